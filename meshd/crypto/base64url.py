@@ -1,0 +1,42 @@
+"""base64url without padding, the way binary members are written in JSON (RFC 4648 §5, RFC 7515 §2; formats.md F2).
+
+Strict reading has one idea: what was read must be spelled again exactly as it came. That refuses padding, newlines,
+foreign characters and stray last bits at once, so a signed text has one form only. Lenient reading is for 2016 data.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from meshd.errors import FormatError
+
+_FOREIGN = re.compile(r"[^A-Za-z0-9\-_]")
+
+
+def encode(data: bytes) -> str:
+    """Spell bytes in base64url without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+
+
+def decode(text: str) -> bytes:
+    """Read unpadded base64url; FormatError for anything that `encode` would not have written."""
+    if not isinstance(text, str):
+        raise FormatError("binary data that is not a text")
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:  # binascii.Error included
+        raise FormatError("not base64url") from None
+    if encode(data) != text:
+        raise FormatError("not base64url without padding in its one canonical form")
+    return data
+
+
+def decode_lenient(text: str) -> bytes:
+    """Read base64url as 2016 readers do: skip every foreign character (line feeds, `=`), take `+` and `/` too."""
+    if not isinstance(text, str):
+        raise FormatError("binary data that is not a text")
+    clean = _FOREIGN.sub("", text.replace("+", "-").replace("/", "_"))
+    if len(clean) % 4 == 1:  # six bits are no byte
+        clean = clean[:-1]
+    return base64.urlsafe_b64decode(clean + "=" * (-len(clean) % 4))
