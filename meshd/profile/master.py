@@ -1,0 +1,55 @@
+"""MasterProfile: who is an admin. Signed by the master key, whose fingerprint is the name of the mesh.
+
+The master key is nowhere but sealed in an OnlineEscrowEntry and under recovery shares; it is loaded for one command.
+`OnlineSignatureKeys` lists the signature keys of the admins' devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from meshd.crypto.keys import RecipientKey, SigningKey, VerifyKey, public_key_json, read_public_key
+from meshd.errors import FormatError
+from meshd.profile import author, payload
+from meshd.profile.claim import Kind
+from meshd.profile.links import Cut, Links
+from meshd.profile.version import Parsed, Version
+
+
+def write(
+    key: SigningKey,
+    admins: Iterable[VerifyKey],
+    *,
+    parents: Iterable[Parsed] = (),
+    escrow: Mapping[str, bytes],
+    cuts: Iterable[Cut] = (),
+    now: int,
+) -> Version:
+    """A MasterProfile that lists these admins and these escrow entries ({Identifier: vid}). `parents` are the heads that it
+    replaces; members of the first that this release does not know are carried over."""
+    heads = sorted(parents, key=lambda head: head.claim.vid)
+    body: dict[str, Any] = dict(heads[0].body) if heads else {"MasterEscrowKeys": []}
+    body |= {
+        "MasterSignatureKey": public_key_json(key.verify_key),
+        "OnlineSignatureKeys": [public_key_json(admin) for admin in sorted(admins, key=lambda admin: admin.udf)],
+    }
+    links = Links(
+        g=1 + max((head.claim.links.g for head in heads), default=0),
+        p=tuple(head.claim.vid for head in heads),
+        e=tuple(sorted(escrow.items())),
+        x=tuple(cuts),
+    )
+    return author.sign(key, Kind.MASTER, key.udf, "MasterProfile", body, replace(links), now)
+
+
+def escrow_keys(parsed: Parsed) -> tuple[RecipientKey, ...]:
+    """The master escrow keys: recipients of every container, once recovery was set up."""
+    found = []
+    for entry in payload.list_member(parsed.body, "MasterEscrowKeys", 16):
+        key = read_public_key(entry, "encrypt")
+        if not isinstance(key, RecipientKey):
+            raise FormatError("a master escrow key that does not encrypt")
+        found.append(key)
+    return tuple(found)
