@@ -63,7 +63,7 @@ class VerifyKey:
     def verify(self, signature: bytes, data: bytes) -> None:
         """SignatureError unless `signature` (64 bytes) is this key's over `data`.
 
-        libsodium does it: 1.8 times as fast as OpenSSL here, without the GIL, and strict (canonical S, no small-order R).
+        libsodium does it: 1.8 times as fast as OpenSSL, without the GIL, and strict (canonical S, no small-order R).
         """
         if len(signature) != SIGNATURE_BYTES:  # a shorter one would borrow bytes from the data
             raise SignatureError("a signature that is not 64 bytes long")
@@ -257,7 +257,7 @@ def read_public_key(obj: object, kind: Literal["sign", "encrypt"] = "sign") -> V
 
 
 def read_legacy_public_key(obj: object) -> RsaVerifyKey:
-    """Read a PublicKey of 2016 (`PublicKeyRSA`, binary members read leniently); FormatError if its UDF is not its own."""
+    """Read a PublicKey of 2016 (`PublicKeyRSA`, members read leniently); FormatError if its UDF is not its own."""
     name, parameters = _parameters(obj, "PublicKeyRSA")
     numbers = [base64url.decode_lenient(parameters.get(member, "")) for member in ("n", "e")]
     if any(len(number) > MAX_RSA_BITS // 8 + 1 for number in numbers):
@@ -282,7 +282,7 @@ def _okp(curve: str, public: bytes) -> dict[str, Any]:
     return {"PublicKeyOKP": {"kty": "OKP", "crv": curve, "x": base64url.encode(public)}}
 
 
-def _exactly(data: bytes, length: int, what: str) -> bytes:
+def _exactly(data: object, length: int, what: str) -> bytes:
     if not isinstance(data, bytes) or len(data) != length:
         raise FormatError(f"{what} that is not {length} bytes long")
     return data
