@@ -48,9 +48,7 @@ def write_request(key: SigningKey, device: Parsed, parent: str, block_token: str
 def read_request(obj: Any) -> ConnectionRequest:
     """Verify a SignedConnectionRequest; FormatError, TrustError, SignatureError."""
     signed, body = _read(obj, "ConnectionRequest")
-    device = version.verify(
-        version.from_json({"SignedDeviceProfile": payload.object_member(body, "Device")})
-    )
+    device = version.verify(version.from_json({"SignedDeviceProfile": payload.object_member(body, "Device")}))
     if device.identifier != body.get("Identifier") or jws.signer(signed.protected) != device.identifier:
         raise TrustError("a connection request that the device in it has not signed")
     jws.verify(signed, version.device_keys(device.body)[0])

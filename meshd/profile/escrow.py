@@ -20,12 +20,11 @@ from meshd.profile.version import Parsed, Version
 
 _MEMBER = "MeshdSealedMaster"
 _AAD = b"mmm-sealed-master/1"
-_KDF_FIELDS = ("kind", "memory_kib", "time", "lanes", "salt")
 
 
 def seal_master(key: SigningKey, passphrase: str, rng: Rng, parameters: sealing.KdfParameters | None = None) -> bytes:
     """The inner blob: the master key under the passphrase. Costs 256 MiB for about a second."""
-    kdf = parameters or sealing.MASTER_KDF(rng)
+    kdf = (parameters or sealing.MASTER_KDF).fresh(rng)
     box = sealing.aead_seal(sealing.derive(passphrase, kdf), key.private, _AAD, rng)
     return cbor.encode({"v": 1, "kdf": kdf.to_dict(), "box": box})
 

@@ -77,7 +77,12 @@ def _readers(container: str, listing: Listing, level: str | None) -> list[str]:
 
 
 def links(
-    parents: Iterable[Parsed], *, n: int = 0, q: Sequence[bytes] = (), cuts: Iterable[Cut] = (), confirm: Iterable[str] = ()
+    parents: Iterable[Parsed],
+    *,
+    n: int = 0,
+    q: Sequence[bytes] = (),
+    cuts: Iterable[Cut] = (),
+    confirm: Iterable[str] = (),
 ) -> Links:
     """The links of a PersonalProfile that replaces `parents`; n = 0 when the master key signs."""
     heads = sorted(parents, key=lambda head: head.claim.vid)

@@ -1,6 +1,6 @@
 """Group items: what the devices of a mesh are called. One item per device, readable by admins and members.
 
-    {"GroupProfilePrivate": {"Entries": [{"Device": UDF, "Name": …}]}} LF {"MeshdItem": {…}}
+{"GroupProfilePrivate": {"Entries": [{"Device": UDF, "Name": …}]}} LF {"MeshdItem": {…}}
 """
 
 from __future__ import annotations

@@ -1,0 +1,146 @@
+"""Cuts (formats.md F7.3): where a signer's chain ends, and which of his versions are on the standing side.
+
+A cut names the tips of a chain that the remover had seen. What is reachable from them through `q` over versions of the
+same signer stands, everything else of that signer is outside: also what carries a smaller count, for counts can be forged.
+The walk over a chain is done once per cut, when first asked, and only for signers who were cut; a version that connects
+later costs what it connects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from meshd.profile.dag import Dag
+from meshd.profile.links import SCOPE_REMOVED
+
+Tips = tuple[bytes, ...]
+
+
+class ChainView(Protocol):
+    """What the store knows of a signer's chain."""
+
+    def chain(self, signer: str) -> Iterable[tuple[bytes, tuple[bytes, ...]]]:
+        """(vid, q) of every known version or pruned row of that signer, in whatever state."""
+
+
+@dataclass(slots=True)
+class _Reach:
+    """The versions that some tips reach, what they lead to that has not come, and what is known but not reached."""
+
+    inside: set[bytes] = field(default_factory=set)
+    missing: set[bytes] = field(default_factory=set)
+    loose: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+
+    def follow(self, todo: list[bytes]) -> list[bytes]:
+        """Walk from `todo`; the versions that are reached for the first time."""
+        found = []
+        while todo:
+            vid = todo.pop()
+            if vid in self.inside:
+                continue
+            before = self.loose.pop(vid, None)
+            if before is None:
+                self.missing.add(vid)
+                continue
+            self.missing.discard(vid)
+            self.inside.add(vid)
+            found.append(vid)
+            todo += before
+        return found
+
+
+class Chains:
+    """Which versions are reachable from the tips that cuts name."""
+
+    def __init__(self, view: ChainView) -> None:
+        self._view = view
+        self._reach: dict[str, dict[Tips, _Reach]] = {}
+
+    def holds(self, signer: str, tips: Tips, vid: bytes) -> bool:
+        """Is `vid` on `signer`'s chain up to `tips`? What is not known of that signer is not."""
+        if not tips:
+            return False
+        of_signer = self._reach.setdefault(signer, {})
+        reach = of_signer.get(tips)
+        if reach is None:
+            reach = of_signer[tips] = _Reach(loose=dict(self._view.chain(signer)))
+            reach.follow(list(tips))
+        return vid in reach.inside
+
+    def joined(self, signer: str, vid: bytes, q: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """A version of `signer` has been stored; the versions that a cut's tips reach now and did not before."""
+        of_signer = self._reach.get(signer)
+        if not of_signer:
+            return ()
+        found: set[bytes] = set()
+        for reach in of_signer.values():
+            if vid in reach.inside:
+                continue
+            reach.loose[vid] = q
+            if vid in reach.missing:
+                found.update(reach.follow([vid]))
+        return tuple(found)
+
+    def forget(self, signer: str) -> None:
+        """A new cut on `signer` came: the walks for the old ones may not be asked for again."""
+        self._reach.pop(signer, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    carrier: int  # the version that states it, by its index in the Dag
+    tips: Tips
+    spared: frozenset[str]  # vaults that a cut of "*" leaves, because the version that makes it grants them
+
+
+class Cuts:
+    """The cuts that the versions of one DAG carry."""
+
+    def __init__(self, dag: Dag, chains: Chains, standing: Callable[[int], bool]) -> None:
+        """`standing` says of a carrier whether it counts now; call `refresh` when its answers change."""
+        self._dag = dag
+        self._chains = chains
+        self._standing = standing
+        self._cuts: dict[tuple[str, str], list[_Cut]] = {}
+        self._removals: dict[str, list[list[Tips]]] = {}
+
+    def add(self, udf: str, scope: str, carrier: int, tips: Tips, spared: frozenset[str] = frozenset()) -> None:
+        self._cuts.setdefault((udf, scope), []).append(_Cut(carrier, tips, spared))
+        self._removals.pop(udf, None)
+
+    def refresh(self) -> None:
+        """Carriers came to stand, or fell."""
+        self._removals.clear()
+
+    def outside_removal(self, signer: str, vid: bytes) -> bool:
+        """Is a version beyond a removal of its signer? Signing in knowledge of it never exempts."""
+        if (signer, SCOPE_REMOVED) not in self._cuts:
+            return False
+        binding = self._removals.get(signer)
+        if binding is None:
+            binding = self._removals[signer] = self._newest(signer)
+        return not all(any(self._chains.holds(signer, tips, vid) for tips in each) for each in binding)
+
+    def _newest(self, signer: str) -> list[list[Tips]]:
+        """Of the standing removals the DAG-newest count; of several concurrent ones, what all of them leave stands."""
+        cuts = [cut for cut in self._cuts[signer, SCOPE_REMOVED] if self._standing(cut.carrier)]
+        carriers = {cut.carrier for cut in cuts}
+        return [
+            [cut.tips for cut in cuts if cut.carrier == carrier]
+            for carrier in sorted(carriers)
+            if not any(other != carrier and self._dag.descends(other, carrier) for other in carriers)
+        ]
+
+    def outside_scoped(self, signer: str, scope: str, vid: bytes, known: int, container: str = "") -> bool:
+        """Is a version beyond a cut of one right, made without knowledge (`known`: a mask) of the version that cut it?"""
+        cuts = self._cuts.get((signer, scope))
+        if not cuts:
+            return False
+        kept: dict[int, bool] = {}
+        for cut in cuts:
+            if container in cut.spared or self._dag.contains(known, cut.carrier) or not self._standing(cut.carrier):
+                continue
+            kept[cut.carrier] = kept.get(cut.carrier, False) or self._chains.holds(signer, cut.tips, vid)
+        return not all(kept.values())

@@ -1,0 +1,231 @@
+"""The rows of versions: what the replica asks of SQLite, one small function each. No judgement is made here.
+
+Everything takes a connection and runs inside the caller's transaction. Only `meshd.store.replica` calls what inserts or
+changes a row; a test holds that.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from meshd.profile import links
+from meshd.profile.claim import Claim, Kind, State
+from meshd.profile.version import Parsed
+
+_ROW = "seq, vid, kind, identifier, signer, n, gen, updated, received, state, token"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A stored version without its bytes."""
+
+    seq: int
+    vid: bytes
+    kind: int
+    identifier: str
+    signer: str
+    n: int
+    gen: int
+    updated: int
+    received: int  # ms, this device's own record of receipt
+    state: State
+    token: str
+
+    def claim(self) -> Claim:
+        """The claim of a container or item row: enough for `may_write`."""
+        return Claim(self.vid, Kind(self.kind), self.identifier, self.signer, links.parse(self.token))
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What the change feed announces of a version."""
+
+    seq: int
+    kind: int
+    identifier: str
+    vid: bytes
+    gen: int
+    updated: int
+    size: int
+    signer: str
+
+
+def known(connection: sqlite3.Connection, vids: Sequence[bytes]) -> set[bytes]:
+    """Those of `vids` that the store holds, in whatever state."""
+    found: set[bytes] = set()
+    for start in range(0, len(vids), 500):
+        part = vids[start : start + 500]
+        marks = ",".join("?" * len(part))
+        found.update(row[0] for row in connection.execute(f"SELECT vid FROM versions WHERE vid IN ({marks})", part))
+    return found
+
+
+def get(connection: sqlite3.Connection, vid: bytes) -> Row | None:
+    row = connection.execute(f"SELECT {_ROW} FROM versions WHERE vid = ?", (vid,)).fetchone()
+    return None if row is None else _row(row)
+
+
+def raw(connection: sqlite3.Connection, vid: bytes) -> bytes | None:
+    """The signed bytes; None for an unknown or pruned version."""
+    row = connection.execute("SELECT raw FROM versions WHERE vid = ?", (vid,)).fetchone()
+    return None if row is None else row[0]
+
+
+def raws(connection: sqlite3.Connection, vids: Sequence[bytes]) -> dict[bytes, tuple[int, bytes]]:
+    """vid → (kind, bytes) of those that are held whole."""
+    found: dict[bytes, tuple[int, bytes]] = {}
+    for start in range(0, len(vids), 500):
+        part = vids[start : start + 500]
+        marks = ",".join("?" * len(part))
+        found.update(
+            (row[0], (row[1], row[2]))
+            for row in connection.execute(
+                f"SELECT vid, kind, raw FROM versions WHERE raw IS NOT NULL AND vid IN ({marks})", part
+            )
+        )
+    return found
+
+
+def insert(connection: sqlite3.Connection, parsed: Parsed, state: State, received: int) -> int:
+    """Add a version; returns its seq."""
+    claim = parsed.claim
+    cursor = connection.execute(
+        "INSERT INTO versions (vid, kind, identifier, signer, n, gen, updated, received, state, token, digest, raw)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            claim.vid,
+            int(claim.kind),
+            claim.identifier,
+            claim.signer,
+            claim.links.n,
+            claim.links.g,
+            parsed.updated,
+            received,
+            int(state),
+            parsed.token,
+            parsed.digest,
+            parsed.raw,
+        ),
+    )
+    seq = cursor.lastrowid
+    assert seq is not None  # an INSERT into a rowid table always has one
+    return seq
+
+
+def set_state(connection: sqlite3.Connection, vid: bytes, state: State) -> None:
+    connection.execute("UPDATE versions SET state = ? WHERE vid = ?", (int(state), vid))
+
+
+def add_edges(connection: sqlite3.Connection, child: bytes, parents: Iterable[bytes]) -> None:
+    connection.executemany("INSERT OR IGNORE INTO edges VALUES (?, ?)", [(parent, child) for parent in parents])
+
+
+def heads(connection: sqlite3.Connection, kind: int, identifier: str) -> tuple[bytes, ...]:
+    """The heads of an entry, by vid."""
+    rows = connection.execute("SELECT vid FROM heads WHERE kind = ? AND identifier = ?", (kind, identifier))
+    return tuple(sorted(row[0] for row in rows))
+
+
+def replace_heads(
+    connection: sqlite3.Connection, kind: int, identifier: str, gone: Sequence[bytes], new: bytes
+) -> None:
+    """`new` stands in the place of its parents `gone`."""
+    for vid in gone:
+        connection.execute("DELETE FROM heads WHERE kind = ? AND identifier = ? AND vid = ?", (kind, identifier, vid))
+    connection.execute("INSERT OR IGNORE INTO heads VALUES (?, ?, ?)", (kind, identifier, new))
+
+
+def recompute_heads(connection: sqlite3.Connection, kind: int, identifier: str) -> None:
+    """The heads from the states: applied versions that no applied version descends from, also through quarantined ones."""
+    states = {
+        row[0]: State(row[1])
+        for row in connection.execute(
+            "SELECT vid, state FROM versions WHERE kind = ? AND identifier = ?", (kind, identifier)
+        )
+    }
+    children: dict[bytes, list[bytes]] = {}
+    for vid in states:
+        for (child,) in connection.execute("SELECT child FROM edges WHERE parent = ?", (vid,)):
+            children.setdefault(vid, []).append(child)
+    connection.execute("DELETE FROM heads WHERE kind = ? AND identifier = ?", (kind, identifier))
+    for vid, state in states.items():
+        if state is State.APPLIED and not _replaced(vid, states, children):
+            connection.execute("INSERT INTO heads VALUES (?, ?, ?)", (kind, identifier, vid))
+
+
+def _replaced(vid: bytes, states: dict[bytes, State], children: dict[bytes, list[bytes]]) -> bool:
+    todo, seen = list(children.get(vid, ())), set()
+    while todo:
+        child = todo.pop()
+        if child in seen:
+            continue
+        seen.add(child)
+        if states.get(child) is State.APPLIED:
+            return True
+        todo += children.get(child, ())
+    return False
+
+
+def of_signer(connection: sqlite3.Connection, signer: str) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
+    """(vid, q) of everything held of a signer."""
+    for vid, token in connection.execute("SELECT vid, token FROM versions WHERE signer = ?", (signer,)).fetchall():
+        yield vid, links.parse(token).q
+
+
+def judged(connection: sqlite3.Connection, signer: str | None = None) -> Iterator[Row]:
+    """The containers and items that stand or are quarantined; of one signer, or all."""
+    where = "state <> 2 AND kind IN (2, 8)" + ("" if signer is None else " AND signer = ?")
+    rows = connection.execute(
+        f"SELECT {_ROW} FROM versions WHERE {where}", () if signer is None else (signer,)
+    ).fetchall()
+    return map(_row, rows)
+
+
+def of_kind(connection: sqlite3.Connection, kind: int, states: Sequence[State] = (State.APPLIED,)) -> list[Row]:
+    marks = ",".join("?" * len(states))
+    rows = connection.execute(
+        f"SELECT {_ROW} FROM versions WHERE kind = ? AND state IN ({marks}) ORDER BY seq", (kind, *map(int, states))
+    )
+    return [_row(row) for row in rows.fetchall()]
+
+
+def of_entry(connection: sqlite3.Connection, kind: int, identifier: str) -> list[Row]:
+    rows = connection.execute(
+        f"SELECT {_ROW} FROM versions WHERE kind = ? AND identifier = ? ORDER BY seq", (kind, identifier)
+    )
+    return [_row(row) for row in rows.fetchall()]
+
+
+def changes(connection: sqlite3.Connection, after: int, limit: int) -> list[Change]:
+    """The feed: what was committed after `after`, oldest first. Escrow entries and profiles alike."""
+    rows = connection.execute(
+        "SELECT seq, kind, identifier, vid, gen, updated, length(raw), signer FROM versions"
+        " WHERE seq > ? AND raw IS NOT NULL ORDER BY seq LIMIT ?",
+        (after, limit),
+    )
+    return [Change(*row) for row in rows.fetchall()]
+
+
+def last_seq(connection: sqlite3.Connection) -> int:
+    """The highest seq ever given."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'versions'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def count_states(connection: sqlite3.Connection) -> dict[State, int]:
+    rows = connection.execute("SELECT state, count(*) FROM versions WHERE state <> 1 GROUP BY state")
+    return {State(state): count for state, count in rows.fetchall()}
+
+
+def conflicts(connection: sqlite3.Connection, kind: int = Kind.ITEM) -> list[str]:
+    """Identifiers of the entries with more than one head."""
+    rows = connection.execute(
+        "SELECT identifier FROM heads WHERE kind = ? GROUP BY identifier HAVING count(*) > 1", (kind,)
+    )
+    return [row[0] for row in rows.fetchall()]
+
+
+def _row(row: tuple[int, bytes, int, str, str, int, int, int, int, int, str]) -> Row:
+    return Row(*row[:9], State(row[9]), row[10])
