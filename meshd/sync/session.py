@@ -1,0 +1,490 @@
+"""Session: one sync conversation with one peer, bytes in and events out (docs/specs/sync.md; formats.md F4).
+
+The one idea is the pull: a side announces what it has, and sends only what the other side then wants. So what a peer
+can make us hold is bounded by what we asked for, and what piles up here for a peer that does not read by what it may
+ask for. The session knows frames, turns and limits; it has no store and no keys. A driver feeds it bytes, answers its
+events and flushes `data_to_send`:
+
+    start → PeerHello → profiles, feed → PeerFeed → changes → PeerWant → item
+                                                    PeerChanges → want → PeerItem → (committed) → ack
+
+When the peer breaks a rule, `next_event` raises once, a `close` frame with the reason is left in `data_to_send`, and
+the session is over.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NoReturn
+
+from meshd.errors import FormatError, LocalProtocolError, MeshError, RemoteProtocolError, VersionMismatch
+from meshd.sync import checks, messages
+from meshd.sync.events import (
+    Event,
+    Partial,
+    PeerAck,
+    PeerChanges,
+    PeerClosed,
+    PeerEvidence,
+    PeerFeed,
+    PeerGone,
+    PeerHello,
+    PeerItem,
+    PeerNote,
+    PeerProfiles,
+    PeerStability,
+    PeerWant,
+)
+from meshd.sync.frames import MAX_FRAME, FrameReader
+from meshd.sync.messages import (
+    Ack,
+    Change,
+    Changes,
+    Close,
+    CloseCode,
+    Evidence,
+    Feed,
+    HelloInfo,
+    Item,
+    Message,
+    Note,
+    Ping,
+    Pong,
+    Profiles,
+    Stability,
+    Want,
+)
+
+WINDOW_ITEMS = 256  # wanted items that may be on their way
+WINDOW_BYTES = 1024 * 1024  # and their bytes; one item larger than this may come alone
+UNKNOWN_SIZE = WINDOW_BYTES // WINDOW_ITEMS  # reserved for an item whose size nobody announced
+FRAME_MARGIN = 128  # room for what stands around the bytes in a frame
+
+
+class Turn(enum.Enum):
+    """How far one side has come. Both sides go the same way, each at its own pace."""
+
+    OPENING = "opening"
+    PROFILES = "profiles"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+# What a side may say, and where that takes it.
+TURNS: dict[Turn, dict[type[Message], Turn]] = {
+    Turn.OPENING: {HelloInfo: Turn.PROFILES, Close: Turn.CLOSED},
+    Turn.PROFILES: {
+        Profiles: Turn.PROFILES,
+        Feed: Turn.OPEN,
+        Note: Turn.PROFILES,
+        Evidence: Turn.PROFILES,
+        Ping: Turn.PROFILES,
+        Pong: Turn.PROFILES,
+        Close: Turn.CLOSED,
+    },
+    Turn.OPEN: {
+        Feed: Turn.OPEN,
+        Changes: Turn.OPEN,
+        Want: Turn.OPEN,
+        Item: Turn.OPEN,
+        Ack: Turn.OPEN,
+        Note: Turn.OPEN,
+        Evidence: Turn.OPEN,
+        Stability: Turn.OPEN,
+        Ping: Turn.OPEN,
+        Pong: Turn.OPEN,
+        Close: Turn.CLOSED,
+    },
+    Turn.CLOSED: {},
+}
+
+
+class Session:
+    """One conversation. `outgoing`: we dialled; it changes nothing here and tells the driver which of two to keep."""
+
+    def __init__(self, hello: HelloInfo, *, outgoing: bool) -> None:
+        self.hello = hello
+        self.outgoing = outgoing
+        self.peer: HelloInfo | None = None
+        self.version = 0  # of the protocol; known with the peer's hello
+        self._ours = Turn.OPENING
+        self._theirs = Turn.OPENING
+        self._room = 0  # bytes of the longest frame that the peer takes and we send
+        self._frames = FrameReader()
+        self._gone = False
+        self._fed = False  # we asked for the peer's changes
+        # Receiving: what we wanted → announced size (0: nobody announced one), and the one item that comes in pieces.
+        self._wanted: dict[bytes, int] = {}
+        self._wanted_bytes = 0
+        self._resume: Partial | None = None
+        self._item: Item | None = None  # the first piece that came, for its vid, kind and total
+        self._pieces = bytearray()
+        # Sending: what the peer wants → from which offset, and what is written but not taken by the driver yet.
+        self._owed: dict[bytes, int] = {}
+        self._announced = 0
+        self._out: list[bytes] = []
+        self._backlog = 0
+        self._untaken = 0  # items in `_out`: to the peer they are still on their way
+        self._pong_waits = False
+
+    # ── bytes ──
+
+    def receive_data(self, data: bytes) -> None:
+        """Store what arrived; b"" is the end of the stream."""
+        if self.closed and data:
+            return
+        self._frames.receive_data(data)
+
+    def next_event(self) -> Event | None:
+        """What the peer said next; None: more bytes are needed.
+
+        RemoteProtocolError when the peer broke a rule, VersionMismatch when it needs a newer release here; flush what
+        `data_to_send` has then, and close the stream.
+        """
+        while not self.closed:
+            try:
+                body = self._frames.next_body()
+                if body is None:
+                    break
+                message = messages.decode(body)
+                event = self._receive(message)
+            except VersionMismatch as exc:
+                self._end(CloseCode.UNSUPPORTED, exc)
+            except FormatError as exc:
+                self._end(CloseCode.PROTOCOL, RemoteProtocolError(str(exc)))
+            except RemoteProtocolError as exc:
+                self._end(CloseCode.PROTOCOL, exc)
+            if event is not None:
+                return event
+        if self._frames.ended and not self._gone:
+            self._gone = True
+            clean = self._frames.buffered == 0 and self._item is None
+            self._ours = self._theirs = Turn.CLOSED
+            return PeerGone(clean)
+        return None
+
+    def data_to_send(self) -> bytes:
+        """What goes on the wire now; each byte is handed out once."""
+        if not self._out:
+            return b""
+        data = b"".join(self._out)
+        self._out.clear()
+        self._backlog = self._untaken = 0
+        self._pong_waits = False
+        return data
+
+    # ── what the driver may ask ──
+
+    @property
+    def closed(self) -> bool:
+        """Neither side says anything any more."""
+        return self._ours is Turn.CLOSED
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that `data_to_send` would return. Above WINDOW_BYTES, flush before answering more of a want."""
+        return self._backlog
+
+    @property
+    def outstanding(self) -> int:
+        """Items that we wanted and that have not come yet."""
+        return len(self._wanted)
+
+    @property
+    def partial(self) -> Partial | None:
+        """What has come of the item that is arriving in pieces."""
+        if self._item is None:
+            return None
+        return Partial(self._item.vid, self._item.kind, self._item.total, bytes(self._pieces))
+
+    def want_room(self) -> int:
+        """How many more items may be wanted now."""
+        return WINDOW_ITEMS - len(self._wanted) if self._wanted_bytes < WINDOW_BYTES else 0
+
+    # ── intents ──
+
+    def start(self) -> None:
+        """Say hello; both sides do so at once."""
+        self._say(self.hello)
+
+    def profiles(self, raws: Sequence[bytes]) -> None:
+        """Hand over profiles that the peer lacks, oldest first, before `feed`; one must fit into a frame."""
+        self._known_peer()
+        room = self._room - FRAME_MARGIN
+        batch: list[bytes] = []
+        size = 0
+        for raw in raws:
+            cost = len(raw) + 8
+            if cost > room:
+                raise LocalProtocolError(f"a profile of {len(raw)} bytes does not fit into a frame of the other device")
+            if size + cost > room or len(batch) == checks.MAX_LIST:
+                self._say(Profiles(tuple(batch)))
+                batch, size = [], 0
+            batch.append(raw)
+            size += cost
+        if batch:
+            self._say(Profiles(tuple(batch)))
+
+    def feed(self, store_id: bytes, after: int) -> None:
+        """Ask for what follows `after` in the peer's store. No profiles after this; repeat it to start anew."""
+        self._known_peer()
+        self._say(Feed(store_id, after))
+        self._fed = True
+
+    def changes(self, rows: Sequence[Change], caught_up: bool) -> None:
+        """Announce versions, ascending by `seq`, once the peer asked for them; split over frames as needed."""
+        if self._theirs is not Turn.OPEN:
+            raise LocalProtocolError("changes that the other device has not asked for")
+        if any(before.seq >= after.seq for before, after in pairwise(rows)):
+            raise LocalProtocolError("changes out of order")
+        step = checks.MAX_ROWS
+        for start in range(0, len(rows), step) or (0,):
+            last = start + step >= len(rows)
+            self._say_changes(tuple(rows[start : start + step]), caught_up and last)
+        if rows:
+            self._announced = max(self._announced, rows[-1].seq)
+
+    def want(self, vids: Sequence[bytes], sizes: Sequence[int] = (), *, resume: Partial | None = None) -> int:
+        """Ask for versions; returns how many of them, from the first on, the window had room for.
+
+        `sizes` are the announced ones, in the same order: longer items are refused then, and without them each counts
+        as 4 KiB. `resume` carries what an earlier connection brought of the first vid.
+        """
+        self._known_peer()
+        if self._theirs is not Turn.OPEN:  # until then the other side could not answer
+            raise LocalProtocolError("a want before the other device's feed")
+        if resume is not None:
+            if self._resume is not None or self._item is not None:
+                raise LocalProtocolError("one item at a time comes in pieces")
+            if vids and resume.vid != vids[0]:
+                raise LocalProtocolError("what is resumed is wanted first")
+        taken: list[bytes] = []
+        budget = 0
+        for place, vid in enumerate(vids):
+            size = sizes[place] if sizes else 0
+            reserved = size or UNKNOWN_SIZE
+            if len(self._wanted) == WINDOW_ITEMS or (self._wanted and self._wanted_bytes + reserved > WINDOW_BYTES):
+                break
+            if vid in self._wanted:
+                raise LocalProtocolError("a version wanted twice")
+            self._wanted[vid] = size
+            self._wanted_bytes += reserved
+            budget += reserved
+            taken.append(vid)
+        if taken:
+            if resume is not None:
+                self._resume = resume
+            self._say(Want(tuple(taken), budget, len(resume.data) if resume is not None else 0))
+        return len(taken)
+
+    def item(self, vid: bytes, kind: int, raw: bytes) -> None:
+        """Answer one wanted version with all its bytes; b"" if it is no longer here. The session cuts and resumes."""
+        self._known_peer()
+        self._turn(Item)
+        if vid not in self._owed:
+            raise LocalProtocolError("an item that the other device does not want")
+        if len(raw) > checks.MAX_ITEM:
+            raise LocalProtocolError(f"an item of {len(raw)} bytes: at most {checks.MAX_ITEM} are allowed")
+        offset = self._owed.pop(vid)
+        if offset >= len(raw):
+            offset = 0
+        chunk = min(checks.CHUNK, self._room - FRAME_MARGIN)
+        for part in messages.item_frames(vid, kind, raw, offset=offset, chunk=chunk):
+            self._out.append(part)
+            self._backlog += len(part)
+        self._untaken += 1
+
+    def ack(self, seq: int) -> None:
+        """Say that everything up to `seq` of the peer's store is committed here."""
+        self._known_peer()
+        self._say(Ack(seq))
+
+    def note(self, text: str) -> None:
+        """Pass on the newest verified checkpoint of a portal."""
+        self._known_peer()
+        self._say(Note(text))
+
+    def evidence(self, first: str, second: str) -> None:
+        """Pass on two notes that contradict each other."""
+        self._known_peer()
+        self._say(Evidence(first, second))
+
+    def stability(self, acked: Mapping[str, int]) -> None:
+        """Tell how far each device has acknowledged our sequence."""
+        self._known_peer()
+        self._say(Stability(tuple(acked.items())))
+
+    def ping(self) -> None:
+        """Ask for a sign of life; any bytes from the peer are one."""
+        self._known_peer()
+        self._say(Ping())
+
+    def close(self, code: int = CloseCode.DONE, text: str = "") -> None:
+        """Say the last word, unless the conversation is over already. Flush, then close the stream."""
+        if self.closed:
+            return
+        self._say(Close(code, text[: checks.MAX_REASON]))
+        self._over()
+
+    # ── inside ──
+
+    def _known_peer(self) -> HelloInfo:
+        if self.closed:
+            raise LocalProtocolError("the conversation is over")
+        if self.peer is None:
+            raise LocalProtocolError("the other device has not said hello yet")
+        return self.peer
+
+    def _turn(self, kind: type[Message]) -> Turn:
+        turn = TURNS[self._ours].get(kind)
+        if turn is None:
+            raise LocalProtocolError(f"{kind.__name__} while {self._ours.value}")
+        return turn
+
+    def _say(self, message: Message) -> None:
+        turn = self._turn(type(message))
+        self._write(messages.encode(message))
+        self._ours = turn
+
+    def _write(self, frame: bytes) -> None:
+        self._out.append(frame)
+        self._backlog += len(frame)
+
+    def _say_changes(self, rows: tuple[Change, ...], caught_up: bool) -> None:
+        frame = messages.encode(Changes(rows, caught_up))
+        if len(frame) > self._room and len(rows) > 1:
+            middle = len(rows) // 2
+            self._say_changes(rows[:middle], False)
+            self._say_changes(rows[middle:], caught_up)
+            return
+        self._ours = self._turn(Changes)
+        self._write(frame)
+
+    def _end(self, code: CloseCode, exc: MeshError) -> NoReturn:
+        self.close(code, str(exc))
+        raise exc
+
+    def _over(self) -> None:
+        self._ours = self._theirs = Turn.CLOSED
+        self._frames.discard()
+        self._owed.clear()
+
+    def _receive(self, message: Message | None) -> Event | None:
+        if message is None:
+            if self._theirs is Turn.OPENING:
+                raise RemoteProtocolError("something else before hello")
+            return None
+        turn = TURNS[self._theirs].get(type(message))
+        if turn is None:
+            raise RemoteProtocolError(f"{type(message).__name__} while {self._theirs.value}")
+        self._theirs = turn
+        match message:
+            case Item():
+                return self._receive_item(message)
+            case Changes():
+                if not self._fed:
+                    raise RemoteProtocolError("changes that nobody asked for")
+                return PeerChanges(message.changes, message.caught_up)
+            case Want():
+                return self._receive_want(message)
+            case Ack():
+                if message.seq > self._announced:
+                    raise RemoteProtocolError("an ack of what was never announced")
+                return PeerAck(message.seq)
+            case Profiles():
+                return PeerProfiles(message.raws)
+            case Feed():
+                if message.store_id == self.hello.store_id:
+                    self._announced = max(self._announced, message.after)
+                return PeerFeed(message.store_id, message.after)
+            case HelloInfo():
+                return self._receive_hello(message)
+            case Close():
+                self._over()
+                return PeerClosed(message.code, message.text)
+            case Note():
+                return PeerNote(message.text)
+            case Evidence():
+                return PeerEvidence(message.first, message.second)
+            case Stability():
+                return PeerStability(message.acked)
+            case Pong():
+                return None
+            case Ping():
+                # One answer is enough for any number of pings, or a peer that only asks would fill our memory.
+                if not self._pong_waits and Pong in TURNS[self._ours]:
+                    self._pong_waits = True
+                    self._say(Pong())
+                return None
+        raise AssertionError(type(message))  # TURNS names nothing else
+
+    def _receive_hello(self, info: HelloInfo) -> PeerHello:
+        if info.udf == self.hello.udf:
+            raise RemoteProtocolError("the other device says that it is this one")
+        common = set(info.versions) & set(self.hello.versions)
+        if not common:
+            newer_there = max(info.versions) > max(self.hello.versions)
+            raise VersionMismatch(
+                "the two devices have no protocol version in common: "
+                + ("this device needs a newer release" if newer_there else "the other device needs a newer release")
+                + " of meshd"
+            )
+        self.peer = info
+        self._room = min(info.max_frame, MAX_FRAME)
+        self.version = max(common)
+        self._frames.limit = self.hello.max_frame
+        return PeerHello(info)
+
+    def _receive_want(self, want: Want) -> PeerWant:
+        if self._ours is not Turn.OPEN:
+            raise RemoteProtocolError("a want before this device's feed")
+        # Items that the driver has not taken yet cannot have arrived, so an honest peer still counts them.
+        if len(self._owed) + self._untaken + len(want.vids) > WINDOW_ITEMS:
+            raise RemoteProtocolError(f"more than {WINDOW_ITEMS} items wanted at once")
+        for vid in want.vids:
+            if vid in self._owed:
+                raise RemoteProtocolError("a version wanted twice")
+            self._owed[vid] = 0
+        self._owed[want.vids[0]] = want.offset
+        return PeerWant(want.vids, want.budget)
+
+    def _receive_item(self, item: Item) -> PeerItem | None:
+        vid = item.vid
+        announced = self._wanted.get(vid)
+        if announced is None:
+            raise RemoteProtocolError("an item that was not wanted")
+        if announced and item.total > announced:
+            raise RemoteProtocolError("an item that is longer than announced")
+        if self._item is None and item.offset == 0 and item.total == len(item.data):
+            return self._arrived(item, item.data)
+        if self._item is None:
+            self._item = self._first_piece(item)
+        if (item.vid, item.kind, item.total, item.offset) != (
+            self._item.vid,
+            self._item.kind,
+            self._item.total,
+            len(self._pieces),
+        ):
+            raise RemoteProtocolError("a piece of an item out of order")
+        self._pieces += item.data
+        if len(self._pieces) < item.total:
+            return None
+        raw = bytes(self._pieces)
+        self._item = None
+        self._pieces.clear()
+        return self._arrived(item, raw)
+
+    def _first_piece(self, item: Item) -> Item:
+        resume = self._resume
+        if item.offset and resume is not None and resume.vid == item.vid:
+            self._pieces += resume.data
+            return Item(resume.vid, resume.kind, b"", 0, resume.total)
+        return Item(item.vid, item.kind, b"", 0, item.total)
+
+    def _arrived(self, item: Item, raw: bytes) -> PeerItem:
+        self._wanted_bytes -= self._wanted.pop(item.vid) or UNKNOWN_SIZE
+        if self._resume is not None and self._resume.vid == item.vid:
+            self._resume = None
+        return PeerItem(item.vid, item.kind, raw)
