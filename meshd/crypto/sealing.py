@@ -35,6 +35,11 @@ MAX_SALT_BYTES = 64
 MAX_PASSPHRASE_BYTES = 4096
 
 
+def _within(what: str, value: object, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:  # a bool is no number here
+        raise FormatError(f"a passphrase function whose {what} is not between {least} and {most}")
+
+
 def aead_seal(key: bytes, plaintext: bytes, aad: bytes, rng: Rng) -> bytes:
     """nonce (12 bytes) ‖ AES-256-GCM(key, nonce, plaintext, aad) with its 16-byte tag."""
     nonce = rng(NONCE_BYTES)
@@ -149,8 +154,3 @@ def hmac_sha256(key: bytes, data: bytes) -> bytes:
 def constant_time_equal(a: bytes, b: bytes) -> bool:
     """Whether two byte strings are the same, in a time that does not tell where they differ."""
     return hmac.compare_digest(a, b)
-
-
-def _within(what: str, value: object, least: int, most: int) -> None:
-    if type(value) is not int or not least <= value <= most:  # a bool is no number here
-        raise FormatError(f"a passphrase function whose {what} is not between {least} and {most}")
