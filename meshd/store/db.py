@@ -1,7 +1,7 @@
 """The database file: open, check, migrate, back up; and the one place where SQLite's errors become ours.
 
-The idea: a store is never made, emptied or replaced by opening it. A missing file is an error unless `create` is said, a
-new file appears under its name only when it is complete, and a file that SQLite can't read is reported as it is.
+The idea: a store is never made, emptied or replaced by opening it. A missing file is an error unless `create` is said,
+a new file appears under its name only when it is complete, and a file that SQLite can't read is reported as it is.
 Durability is WAL with synchronous=FULL: when COMMIT returns, the bytes are on disk (formats.md F8).
 """
 
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from meshd.errors import DiskFull, StoreBusy, StoreDamaged, StoreError, StoreTooNew
@@ -26,6 +26,7 @@ PAGE_SIZE = 4096
 MODE = 0o600
 MAX_PROBLEMS = 20  # what a check lists at most
 _BUSY_MS = 5000
+_MEND = "keep the files, and restore a backup or sync into a new home"
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql\Z")
 
 Migration = tuple[int, str]  # (number, SQL)
@@ -44,22 +45,24 @@ _PRAGMAS = (
     "PRAGMA cache_size = -16384",
     "PRAGMA journal_size_limit = 67108864",
 )
-# 4000 pages: a first sync rewrites the same index pages in every batch, and each checkpoint writes them once more.
-_CHECKPOINT_PAGES = 4000
+# 64 MiB of log: a first sync rewrites the same index pages in every batch, and each checkpoint writes them once more.
+_CHECKPOINT_PAGES = 16384
 
 
 class Database:
-    """One SQLite connection with our pragmas. Any thread may use it, one at a time; the writer thread owns the writing one."""
+    """One SQLite connection with our pragmas. Any thread may use it, one at a time; a Writer keeps its own."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, *, readonly: bool) -> None:
         self.path = path
         self.connection = connection
         self.readonly = readonly
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @contextlib.contextmanager
@@ -99,10 +102,13 @@ class Database:
         if path.exists():
             raise StoreError(f"{path} exists already")
         fresh = _fresh(path)
-        with store_errors(), contextlib.closing(_connect(self.path, "ro")) as source:
-            with contextlib.closing(_connect(fresh, "rw")) as target:
-                source.backup(target)  # one step: a read transaction of its own, so writers are not held up
-                target.execute("PRAGMA journal_mode = DELETE")  # closes the copy's log, so that it is one file
+        with (
+            store_errors(),
+            contextlib.closing(_connect(self.path, "ro")) as source,
+            contextlib.closing(_connect(fresh, "rw")) as target,
+        ):
+            source.backup(target)  # one step: a read transaction of its own, so writers are not held up
+            target.execute("PRAGMA journal_mode = DELETE")  # closes the copy's log, so that it is one file
         _publish(fresh, path)
 
     def checkpoint(self) -> None:
@@ -120,8 +126,8 @@ def open_database(
     """Open the store at `path`, bring it to this release's schema, and return its Database.
 
     A missing file is a StoreError unless `create`. StoreDamaged: the file is empty, no database, or its first pages are
-    broken; StoreTooNew: a newer release wrote it; StoreBusy: another program writes it; StoreError: it can't be opened or
-    written. `migrations` are this release's own unless a test says otherwise.
+    broken; StoreTooNew: a newer release wrote it; StoreBusy: another program writes it; StoreError: it can't be opened
+    or written. `migrations` are this release's own unless a test says otherwise.
     """
     steps = list(known_migrations() if migrations is None else migrations)
     path = Path(path)
@@ -130,7 +136,7 @@ def open_database(
             raise StoreError(f"there is no store at {path}")
         _create(path, steps)
     if path.stat().st_size == 0:
-        raise StoreDamaged(f"the store {path} is an empty file", hint="restore it from a backup, or sync into a new home")
+        raise StoreDamaged(f"the store {path} is an empty file", hint=_MEND)
     if not readonly:
         _tighten(path)
     with store_errors():
@@ -149,8 +155,8 @@ def open_database(
 class Reader:
     """A read-only connection beside the writer's: it sees what is committed, and can change nothing.
 
-    A point query takes microseconds and may run where it is needed; a long one belongs in a worker thread, with a Reader
-    of its own (`interrupt` stops it).
+    A point query takes microseconds and may run where it is needed; a long one belongs in a worker thread, with a
+    Reader of its own (`interrupt` stops it).
     """
 
     def __init__(self, path: Path) -> None:
@@ -201,7 +207,7 @@ def mapped(exc: sqlite3.Error) -> StoreError:
         case sqlite3.SQLITE_IOERR if extended == sqlite3.SQLITE_IOERR_SHMSIZE:
             return DiskFull("there is no space for the store's shared index", hint="free some space")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return StoreDamaged(f"the store is damaged: {exc}", hint="keep the file; restore a backup or sync into a new home")
+            return StoreDamaged(f"the store is damaged: {exc}", hint=_MEND)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreBusy(f"another program holds the store: {exc}")
         case sqlite3.SQLITE_READONLY:
@@ -226,7 +232,9 @@ def get_meta(connection: sqlite3.Connection, key: str) -> bytes | None:
 
 def set_meta(connection: sqlite3.Connection, key: str, value: bytes) -> None:
     """Write a value of the `meta` table, inside the caller's transaction."""
-    connection.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
+    connection.execute(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value)
+    )
 
 
 def known_migrations() -> list[Migration]:
@@ -282,7 +290,7 @@ def _ready_to_write(connection: sqlite3.Connection) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, steps: Sequence[Migration]) -> None:
-    """Every step that the file has not seen, each in a transaction of its own: a crash between two is an older store."""
+    """Every step that the file has not seen, each in its own transaction: a crash between two leaves an older store."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     for number, sql in steps:
         if number <= version:
@@ -298,7 +306,7 @@ def _create(path: Path, steps: Sequence[Migration]) -> None:
     """A new store under its name only when it is complete, so that a half-made one is never taken for a damaged one."""
     wal = path.with_name(path.name + "-wal")
     if wal.exists():  # SQLite would replay it into the new file
-        raise StoreDamaged(f"the store {path} is gone, but its log {wal.name} is there", hint="restore both from a backup")
+        raise StoreDamaged(f"the store {path} is gone, but its log {wal.name} is there", hint=_MEND)
     fresh = _fresh(path)
     with store_errors(), contextlib.closing(_connect(fresh, "rw")) as connection:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")

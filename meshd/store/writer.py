@@ -1,15 +1,16 @@
 """The one thread that writes a store: many callers, one commit (group commit).
 
-The idea is compute, commit, then tell: functions that wait in the queue run in one transaction, each in a savepoint of its
-own, and no future is resolved before the COMMIT that holds its work has returned. Whatever a function raises undoes that
-function alone. Functions may keep memory in step with the database (the replica does); so after anything was rolled
-back, `on_reset` runs before the next function does, and rebuilds that memory from what the connection then says.
+The idea is compute, commit, then tell: functions that wait in the queue run in one transaction, each in a savepoint of
+its own, and no future is resolved before the COMMIT that holds its work has returned. Whatever a function raises undoes
+that function alone. Functions may keep memory in step with the database (the replica does); so after anything was
+rolled back, `on_reset` runs before the next function does, and rebuilds that memory from what the connection then says.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -20,7 +21,9 @@ from meshd.errors import StoreError
 from meshd.store.db import Database, mapped, rollback
 
 T = TypeVar("T")
-MAX_BATCH = 256  # functions in one transaction: bounds how long the first of them waits for the last
+# Bounds of one transaction: how long the first function in it may wait for the last.
+MAX_BATCH = 256
+MAX_SECONDS = 0.05
 # Where a fault hook is called. What it raises there is treated as the failure of that step.
 POINTS = ("before-fn", "before-commit", "after-commit")
 
@@ -32,11 +35,20 @@ class _Job:
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
-    """A function that ran to its end; its result may be told once it is on disk."""
+class _Outcome:
+    """What a function came to; told when that is on disk."""
 
     future: Future[Any]
-    result: Any
+    result: Any = None
+    error: BaseException | None = None
+
+    def tell(self, failure: BaseException | None = None) -> None:
+        """Resolve the future; `failure` is what the whole batch came to."""
+        error = self.error or failure
+        if error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(error)
 
 
 class Writer:
@@ -45,8 +57,8 @@ class Writer:
     From here until `close`, the database's connection belongs to the writer's thread. Read elsewhere through a Reader.
 
     `on_reset` is called without arguments, in the writer's thread. It must read through the database's own connection:
-    in the middle of a batch only that one sees what the functions before it wrote. If it raises, memory can't be trusted any
-    more: the writer stops for good, and everything submitted fails.
+    in the middle of a batch only that one sees what the functions before it wrote. If it raises, memory can't be
+    trusted any more: the writer stops for good, and everything submitted fails.
 
     A function should check its input before it changes anything, in the database or in memory: what it raises costs a
     reset. It must not commit, roll back, or wait for another submitted function.
@@ -71,7 +83,7 @@ class Writer:
         self._thread.start()
 
     def submit(self, fn: Callable[[sqlite3.Connection], T]) -> Future[T]:
-        """Queue `fn`; any thread. The future resolves when its work is durable, or raises what `fn` or the commit raised.
+        """Queue `fn`; any thread. The future resolves when its work is durable, or raises what `fn` or the commit did.
 
         Errors of SQLite come as StoreErrors. A future that fails says nothing durable happened — except after a failed
         COMMIT or a fault after it, where it may have; whoever repeats the work must find it idempotent (by vid).
@@ -100,11 +112,12 @@ class Writer:
         self._thread.join()
 
     def _run(self) -> None:
-        while batch := self._next_batch():
+        while jobs := self._next_batch():
+            batch = [job for job in jobs if job.future.set_running_or_notify_cancel()]
             while batch and self._broken is None:
                 batch = self._commit(batch)
             for job in batch:
-                _fail(job.future, StoreError(f"the store stopped writing: {self._broken}"))
+                job.future.set_exception(StoreError(f"the store stopped writing: {self._broken}"))
 
     def _next_batch(self) -> list[_Job]:
         """What is waiting, at most MAX_BATCH; waits for the first. Empty when closed and drained."""
@@ -115,57 +128,59 @@ class Writer:
 
     def _commit(self, batch: list[_Job]) -> list[_Job]:
         """Run a batch in one transaction and tell its futures. Returns what has not run, to be run in the next one."""
-        done: list[_Done] = []
         rest = deque(batch)
+        outcomes: list[_Outcome] = []
+        failure: BaseException | None = None
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            while rest:
-                job = rest.popleft()
-                if job.future.set_running_or_notify_cancel() and not self._attempt(job, done):
-                    break
+        except BaseException as exc:
+            for job in rest:
+                job.future.set_exception(_told(exc))
+            return []
+        try:
+            self._run_until_full(rest, outcomes)
             self._fault("before-commit")
             self._connection.execute("COMMIT")
         except BaseException as exc:
+            failure = _told(exc)
             rollback(self._connection)
             self._reset()
-            error = _told(exc)
-            for entry in done:
-                _fail(entry.future, error)
-            if not done and rest:  # BEGIN failed, or what broke the transaction was told already: do not try for ever
-                _fail(rest.popleft().future, error)
-            return list(rest)
-        try:
-            self._fault("after-commit")
-        except BaseException as exc:
-            for entry in done:
-                _fail(entry.future, exc)
-            return list(rest)
-        for entry in done:
-            entry.future.set_result(entry.result)
+        else:
+            try:
+                self._fault("after-commit")
+            except BaseException as exc:
+                failure = exc
+        for outcome in outcomes:
+            outcome.tell(failure)
         return list(rest)
 
-    def _attempt(self, job: _Job, done: list[_Done]) -> bool:
-        """Run one function in its savepoint. False: the writer is broken, and the batch ends here."""
-        try:
-            self._connection.execute("SAVEPOINT job")
-            self._fault("before-fn")
-            result = job.fn(self._connection)
-            self._connection.execute("RELEASE job")
-        except BaseException as exc:
-            error = _told(exc)
+    def _run_until_full(self, rest: deque[_Job], outcomes: list[_Outcome]) -> None:
+        """Run functions until none is left or the time is up; raises when the transaction is lost."""
+        alone = len(rest) == 1
+        until = time.monotonic() + MAX_SECONDS
+        while rest and self._broken is None and (not outcomes or time.monotonic() < until):
+            job = rest.popleft()
             try:
-                if not self._connection.in_transaction:  # SQLite gave up the whole transaction (disk full, I/O error)
+                outcomes.append(_Outcome(job.future, self._attempt(job, alone)))
+            except BaseException as exc:
+                outcomes.append(_Outcome(job.future, error=_told(exc)))
+                # SQLite gives up a whole transaction by itself after some errors (disk full, I/O).
+                if alone or not self._connection.in_transaction:
                     raise
                 self._connection.execute("ROLLBACK TO job")
                 self._connection.execute("RELEASE job")
-            except BaseException:
-                _fail(job.future, error)
-                raise
-            self._reset()
-            _fail(job.future, error)
-            return self._broken is None
-        done.append(_Done(job.future, result))
-        return True
+                self._reset()
+
+    def _attempt(self, job: _Job, alone: bool) -> Any:
+        # A savepoint copies every page before its first change, half as much work again. A function that has the
+        # transaction to itself is undone with it and needs none.
+        if not alone:
+            self._connection.execute("SAVEPOINT job")
+        self._fault("before-fn")
+        result = job.fn(self._connection)
+        if not alone:
+            self._connection.execute("RELEASE job")
+        return result
 
     def _reset(self) -> None:
         try:
@@ -182,8 +197,3 @@ def _told(exc: BaseException) -> BaseException:
         error.__cause__ = exc
         return error
     return exc
-
-
-def _fail(future: Future[Any], exc: BaseException) -> None:
-    if not future.done() and not future.cancelled():
-        future.set_exception(exc)

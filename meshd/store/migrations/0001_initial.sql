@@ -19,25 +19,31 @@ CREATE TABLE versions (
     updated     INTEGER NOT NULL,     -- what the author says, seconds; never decides anything
     received    INTEGER NOT NULL,     -- this device's own record of receipt
     state       INTEGER NOT NULL,     -- 1 applied, 2 pending, 3 quarantined
+    head        INTEGER NOT NULL DEFAULT 0,   -- 1 = applied, and no applied version replaces it
     token       TEXT NOT NULL,        -- NotaryToken; with digest it proves the vid of a pruned row
     digest      BLOB NOT NULL,        -- SHA-256 of the bytes that the signature covers
     raw         BLOB                  -- the signed entry as it came; NULL = pruned to a row
 ) STRICT;
-CREATE INDEX versions_entry ON versions (kind, identifier);
+-- Entries and their heads in one index, which answers both without touching the rows. Identifiers are random, so every
+-- further index over them costs a first sync a page per row; that is why heads are no table of their own.
+CREATE INDEX versions_entry ON versions (kind, identifier, head, vid);
 CREATE INDEX versions_chain ON versions (signer, n);
 CREATE INDEX versions_aside ON versions (state, seq) WHERE state <> 1;
+
+-- The heads of every entry, to be read and written like a table; a head that is no version can't be said.
+-- Where it is known at once, inserting the version with head = 1 saves a quarter of the work.
+CREATE VIEW heads AS SELECT kind, identifier, vid FROM versions WHERE head = 1;
+CREATE TRIGGER heads_insert INSTEAD OF INSERT ON heads BEGIN
+    UPDATE versions SET head = 1 WHERE vid = NEW.vid AND head = 0;
+END;
+CREATE TRIGGER heads_delete INSTEAD OF DELETE ON heads BEGIN
+    UPDATE versions SET head = 0 WHERE vid = OLD.vid;
+END;
 
 CREATE TABLE edges (                  -- the DAG of each entry
     parent      BLOB NOT NULL,
     child       BLOB NOT NULL,
     PRIMARY KEY (parent, child)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE heads (                  -- applied versions that no applied version replaces
-    kind        INTEGER NOT NULL,
-    identifier  TEXT NOT NULL,
-    vid         BLOB NOT NULL,
-    PRIMARY KEY (kind, identifier, vid)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE waits (                  -- a pending version and what it still needs
