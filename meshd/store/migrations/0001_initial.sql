@@ -28,7 +28,9 @@ CREATE TABLE versions (
 -- further index over them costs a first sync a page per row; that is why heads are no table of their own.
 CREATE INDEX versions_entry ON versions (kind, identifier, head, vid);
 CREATE INDEX versions_chain ON versions (signer, n);
-CREATE INDEX versions_aside ON versions (state, seq) WHERE state <> 1;
+-- Few rows, so these cost nothing; SQLite takes them only for a query that says the same condition in the same words.
+CREATE INDEX versions_aside ON versions (state, kind) WHERE state <> 1;
+CREATE INDEX versions_pending ON versions (kind, identifier) WHERE state = 2;
 
 -- The heads of every entry, to be read and written like a table; a head that is no version can't be said.
 -- Where it is known at once, inserting the version with head = 1 saves a quarter of the work.
