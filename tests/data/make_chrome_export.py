@@ -3,7 +3,7 @@
     python make_chrome_export.py [FILE]
 
 The one idea: besides ordinary logins it holds each thing that real exports hold and naive readers drop: Android apps,
-ports, plain HTTP, routers by address, international names in punycode, empty user names, quotes, commas and line breaks,
+ports, plain HTTP, routers by address, international names in punycode, empty user names, quotes, commas, line breaks,
 the same login twice. Everything follows from a counter, so the file is the same wherever it is made.
 """
 
