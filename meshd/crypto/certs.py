@@ -24,6 +24,7 @@ _NOBODY = x509.Name([])
 _FROM = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _UNTIL = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)  # "no expiry" of RFC 5280 §4.1.2.5
 _URI = "mmm:"
+_SIGNATURE_HEAD = b"\x03\x41\x00"  # BIT STRING, 65 bytes, no unused bits: the parser would let some be unused
 
 
 def device_certificate(key: SigningKey) -> bytes:
@@ -72,12 +73,20 @@ def certificate_key(der: bytes) -> VerifyKey:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         algorithm = certificate.signature_algorithm_oid
         signed, signature = certificate.tbs_certificate_bytes, certificate.signature
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
+    except (
+        ValueError,
+        TypeError,
+        UnsupportedAlgorithm,
+        x509.InvalidVersion,
+        UserWarning,
+    ):  # a warning: where it raises
         raise FormatError("not a certificate") from None
     except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         raise FormatError("a certificate without the UDF of its key") from None
     if not isinstance(public, Ed25519PublicKey) or algorithm != SignatureAlgorithmOID.ED25519:
         raise FormatError("a certificate whose key is not Ed25519")
+    if certificate.serial_number <= 0 or not der.endswith(_SIGNATURE_HEAD + signature):
+        raise FormatError("a certificate that is not spelled as DER")
     key = VerifyKey.from_public(public.public_bytes_raw())
     if names != (_NOBODY, _NOBODY) or list(extension.value) != [x509.UniformResourceIdentifier(_URI + key.udf)]:
         raise FormatError("a certificate with other names than the UDF of its key")

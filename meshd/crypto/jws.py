@@ -34,7 +34,7 @@ class Jws:
 
 
 def protected_header(kid: str) -> bytes:
-    """The one protected header of a signer: `{"alg":"Ed25519","kid":"…"}`; FormatError unless `kid` is a 200-bit UDF."""
+    """A signer's one protected header, `{"alg":"Ed25519","kid":"…"}`; FormatError unless `kid` is a UDF of 200 bits."""
     if not udf.is_current(kid):
         raise FormatError(f"not the fingerprint of an Ed25519 key: {kid[:50]!r}")
     return _HEAD + kid.encode("ascii") + _TAIL
@@ -86,7 +86,7 @@ def to_json(jws: Jws) -> dict[str, str]:
 
 
 def from_json(obj: Any) -> Jws:
-    """Read the flattened JSON form: exactly these three members, the one header, sizes within bounds; else FormatError."""
+    """Read the flattened JSON form; FormatError unless it is exactly the three members and the one header."""
     if not isinstance(obj, dict) or obj.keys() != _MEMBERS:
         raise FormatError("signed data with other members than protected, payload and signature")
     for member, limit in (("protected", _HEADER_BYTES), ("payload", MAX_PAYLOAD), ("signature", SIGNATURE_BYTES)):

@@ -259,7 +259,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(MEMBERS), inner, max_size=6),
     max_leaves=8,
 )
-WHOLE = st.fixed_dictionaries({name: JSON for name in ("protected", "iv", "ciphertext", "tag", "recipients")})
+WHOLE = st.fixed_dictionaries(dict.fromkeys(("protected", "iv", "ciphertext", "tag", "recipients"), JSON))
 
 
 @given(JSON | WHOLE)
