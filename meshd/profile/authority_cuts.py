@@ -1,9 +1,9 @@
 """Cuts (formats.md F7.3): where a signer's chain ends, and which of his versions are on the standing side.
 
-A cut names the tips of a chain that the remover had seen. What is reachable from them through `q` over versions of the
-same signer stands, everything else of that signer is outside: also what carries a smaller count, for counts can be forged.
-The walk over a chain is done once per cut, when first asked, and only for signers who were cut; a version that connects
-later costs what it connects.
+A cut names the tips of a chain that the remover had seen. What is reachable from them through `q` over versions of
+the same signer stands, everything else of that signer is outside: also what carries a smaller count, for counts
+can be forged. The walk over a chain is done once per cut, when first asked, and only for signers who were cut; a
+version that connects later costs what it connects.
 """
 
 from __future__ import annotations
@@ -83,10 +83,6 @@ class Chains:
                 found.update(reach.follow([vid]))
         return tuple(found)
 
-    def forget(self, signer: str) -> None:
-        """A new cut on `signer` came: the walks for the old ones may not be asked for again."""
-        self._reach.pop(signer, None)
-
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
@@ -134,7 +130,8 @@ class Cuts:
         ]
 
     def outside_scoped(self, signer: str, scope: str, vid: bytes, known: int, container: str = "") -> bool:
-        """Is a version beyond a cut of one right, made without knowledge (`known`: a mask) of the version that cut it?"""
+        """Is a version beyond a cut of one right, made without knowledge (`known`: a mask) of the version that cut
+        it?"""
         cuts = self._cuts.get((signer, scope))
         if not cuts:
             return False

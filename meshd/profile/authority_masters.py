@@ -1,7 +1,8 @@
-"""Stratum 1 of authority (formats.md F7): who is an admin, and which escrow entries count, by the MasterProfiles alone.
+"""Stratum 1 of authority (formats.md F7): who is an admin, and which escrow entries count, by the MasterProfiles
+alone.
 
-Only the master signature counts, so every MasterProfile of the right shape stands and nothing here is ever judged twice:
-what a set of MasterProfiles says is a constant, kept by the bit mask of the set.
+Only the master signature counts, so every MasterProfile of the right shape stands and nothing here is ever judged
+twice: what a set of MasterProfiles says is a constant, kept by the bit mask of the set.
 """
 
 from __future__ import annotations

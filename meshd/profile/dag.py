@@ -1,9 +1,10 @@
 """The versions of one entry as a DAG, and what its operations add up to (formats.md F7).
 
-A version's operations add or remove facts. What holds at a version is the merge of its parents plus its own operations:
-a removal beats a concurrent add, a later add beats the removals that it descends from. So a fact is present iff somebody
-added it and every removal of it lies below one of the adds; nothing else about the order matters. Ancestors are therefore
-kept as bit masks over the few versions that can remove, and a chain of ten thousand harmless edits shares one integer.
+A version's operations add or remove facts. What holds at a version is the merge of its parents plus its own
+operations: a removal beats a concurrent add, a later add beats the removals that it descends from. So a fact is
+present iff somebody added it and every removal of it lies below one of the adds; nothing else about the order
+matters. Ancestors are therefore kept as bit masks over the few versions that can remove, and a chain of ten
+thousand harmless edits shares one integer.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-Key: TypeAlias = tuple[
-    str, ...
-]  # what an operation is about; the first member is its sort, the second its UDF or vault
+Key: TypeAlias = tuple[str, ...]  # what an operation is about: its sort, then mostly a UDF or vault
 Op: TypeAlias = tuple[int, bool]  # (index of the version in its Dag, True for an add and False for a removal)
 Ops: TypeAlias = tuple[Op, ...]
 Facts: TypeAlias = Mapping[Key, Ops]  # never changed once made: versions share them
@@ -25,7 +24,8 @@ class Dag:
     """Versions in the order in which they were linked: parents before children, each known by its index."""
 
     def __init__(self, gathered: frozenset[str]) -> None:
-        """`gathered` names the sorts of keys whose operations are all kept; of the others a later one replaces the rest."""
+        """`gathered` names the sorts of keys whose operations are all kept; of the others a later one replaces the
+        rest."""
         self._gathered = gathered
         self.vids: list[bytes] = []
         self.index: dict[bytes, int] = {}
