@@ -144,7 +144,6 @@ class AnswerReader:
         self._buffer = bytearray()
         self._left = -1  # bytes of body (Content-Length) or of the chunk that are still to come
         self._content = bytearray()
-        self._end_of_chunk = False
 
     def feed(self, data: bytes) -> None:
         if self.done:
