@@ -10,8 +10,7 @@ known, reports every stored link of a chain with `joined`, and judges again what
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from meshd.errors import TrustError
 from meshd.profile import authority_shape
@@ -25,7 +24,6 @@ __all__ = ["ADMIN_REMOVED", "REMOVAL_UNDONE", "Authority", "ChainView", "Change"
 
 _MAX_VIEWS = 4096  # states kept per `a`: they only save time
 _ESCROW = (Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW)
-_NO_FLIPS: Mapping[bytes, State] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Change:
     """
 
     state: State
-    flips: Mapping[bytes, State] = _NO_FLIPS
+    flips: Mapping[bytes, State] = field(default_factory=dict)
     signers: frozenset[str] = frozenset()
     versions: tuple[bytes, ...] = ()
     everything: bool = False
@@ -161,7 +159,7 @@ class Authority(AuthorityViews):
             flipped[self._profiles.dag.vids[index]] = (
                 State.APPLIED if self._profiles.stands[index] else State.QUARANTINED
             )
-        return Change(state, flipped or _NO_FLIPS, signers | touched, versions, everything)
+        return Change(state, flipped, signers | touched, versions, everything)
 
     # the question
 
