@@ -186,7 +186,10 @@ class _Connection:
         self._http.receive_data(bytes(await self._stream.receive_some(self._read_size)))
 
     def _check_head(self, head: h11.Request) -> tuple[str, str, dict[str, str], list[tuple[str, str]]]:
-        size = len(head.method) + len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
+        # 14: two spaces, the version and two line ends; 4: colon, space, line end.
+        size = (
+            14 + len(head.method) + len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
+        )
         if size > self.limits.header:
             raise _Refusal(431, f"the headers are longer than {self.limits.header} bytes")
         if len(head.target) > self.limits.target:
@@ -196,6 +199,8 @@ class _Connection:
         # Two ways to say where a body ends: that smuggles requests past a proxy (RFC 9112, 6.1), and h11 lets both in.
         if "content-length" in names and "transfer-encoding" in names:
             raise _Refusal(400, "Content-Length and Transfer-Encoding in one request")
+        if head.http_version not in (b"1.0", b"1.1"):
+            raise _Refusal(505, "HTTP/1.1 is spoken here")
         path, _, query = head.target.decode("latin-1").partition("?")
         if not path.startswith("/"):
             raise _Refusal(400, "the target does not begin with a slash")
