@@ -115,3 +115,14 @@ def test_systemd_takes_the_unit_and_calls_it_safe(home):
     assert (verify.returncode, verify.stderr) == (0, "")
     security = analyze("security", "--offline=true", "--threshold=20", str(UNIT))
     assert security.returncode == 0, security.stdout[-400:] + security.stderr
+
+
+def test_every_link_between_the_pages_leads_somewhere():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert broken == []
