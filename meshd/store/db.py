@@ -138,6 +138,8 @@ def open_database(
     if path.stat().st_size == 0:
         raise StoreDamaged(f"the store {path} is an empty file", hint=_MEND)
     if not readonly:
+        if not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)):  # SQLite would say "unable to open"
+            raise StoreError(f"the store {path} can't be written: the disk or its permissions do not allow it")
         _tighten(path)
     with store_errors():
         connection = _connect(path, _mode(path) if readonly else "rw")
