@@ -1,0 +1,394 @@
+"""The daemon's state, and the two ways through it: `commit` to change the mesh, the snapshot and reader to look at it.
+
+One writer thread owns the store; tasks await its futures. What a transaction changed is told after its commit: the snapshot is
+replaced, the wakeup counter moves, and whoever waits looks at the store again. No data travels with a wake-up, so none
+can be missed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import trio
+
+from meshd.crypto.keys import DecryptKey, Rng, SigningKey
+from meshd.daemon import membership
+from meshd.daemon.config import Config
+from meshd.daemon.index import Index
+from meshd.daemon.keyring import Keyring
+from meshd.daemon.paths import Paths
+from meshd.daemon.pen import Pen
+from meshd.daemon.snapshot import Snapshot, take
+from meshd.errors import Denied, Locked, NotConnected, StoreError
+from meshd.profile import device, links, version
+from meshd.profile.apps import DISCOVERY
+from meshd.profile.claim import Kind, State
+from meshd.profile.device import DeviceKeys
+from meshd.store import chains, events, versions
+from meshd.store.db import Database, Reader, get_meta, open_database, set_meta
+from meshd.store.keystore import Keystore
+from meshd.store.replica import Outcome, Replica
+from meshd.store.writer import Writer
+
+T = TypeVar("T")
+Clock = Callable[[], int]
+
+
+class Wakeup:
+    """A counter that tasks wait on: "something moved, look again"."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._moved = trio.Event()
+
+    def bump(self) -> None:
+        self.count += 1
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def after(self, seen: int) -> int:
+        """Return as soon as the counter is past `seen`."""
+        while self.count <= seen:
+            await self._moved.wait()
+        return self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Tier1:
+    """What opens without a person: enough to be found, to connect, and to carry ciphertext."""
+
+    dak: SigningKey = field(repr=False)
+    discovery: tuple[bytes, ...] = field(repr=False)  # newest last; every key ever held
+
+    def to_map(self) -> dict[str, Any]:
+        return {"dak": self.dak.private, "discovery": list(self.discovery)}
+
+    @classmethod
+    def from_map(cls, fields: Mapping[str, Any]) -> Tier1:
+        return cls(SigningKey.from_private(fields["dak"]), tuple(fields["discovery"]))
+
+
+def tier2_map(keys: DeviceKeys, cache_key: bytes) -> dict[str, Any]:
+    return {"dsk": keys.dsk.private, "dek": keys.dek.private, "cache": cache_key}
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What came of a transaction, after it is durable."""
+
+    outcome: Outcome
+    snapshot: Snapshot | None  # new, where a profile changed
+    result: Any
+
+
+class Daemon:
+    """Everything that the tasks of one device share. Made by `open_daemon`, closed by `close`."""
+
+    def __init__(
+        self,
+        config: Config,
+        paths: Paths,
+        database: Database,
+        rng: Rng,
+        now_ms: Clock,
+        fault: Callable[[str], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.paths = paths
+        self.rng = rng
+        self.now_ms = now_ms
+        self.log = logging.getLogger("meshd")
+        self.database = database
+        self.replica = Replica(database.connection, rng)
+        self.snapshot = take(database.connection, self.replica)
+        self.reader = Reader(paths.store)
+        self.writer = Writer(database, lambda: self.replica.rebuild(database.connection), fault=fault)
+        self.keystore: Keystore | None = None
+        self.tier1: Tier1 | None = None
+        self.keyring: Keyring | None = None
+        self.index: Index | None = None
+        self.moved = Wakeup()  # the store has something new
+        self.changed = Wakeup()  # who is connected, locked, or in which state
+        self.secret_read = trio.current_time() if _in_trio() else 0.0
+        self.started = time.monotonic()
+        self.cloned = bool(chains.unhealed_forks(self.reader.connection)) if self.snapshot.connected else False
+
+    # --- keys ---------------------------------------------------------------------------------------------------------
+
+    def open_keystore(self) -> None:
+        """Open what needs no person. A keystore without a mesh is left from an `init` that did not finish; it is ignored."""
+        if not self.snapshot.connected:
+            return
+        self.keystore = Keystore.open(self.paths.keystore)
+        self.tier1 = Tier1.from_map(self.keystore.open_tier1())
+
+    @property
+    def locked(self) -> bool:
+        return self.keyring is None
+
+    def unlocked(self) -> Keyring:
+        """The opened vaults; Locked or NotConnected. Reading a secret puts off the automatic lock."""
+        if not self.snapshot.connected:
+            raise NotConnected()
+        if self.keyring is None:
+            raise Locked()
+        self.secret_read = trio.current_time()
+        return self.keyring
+
+    async def unlock(self, passphrase: str | None) -> None:
+        """Open tier 2 and build the index; WrongPassphrase. Key derivation runs in a worker thread."""
+        if self.keystore is None:
+            raise NotConnected()
+        keystore = self.keystore
+        fields = await trio.to_thread.run_sync(keystore.unlock, passphrase)
+        await self.install(_device_keys(self, fields), fields["cache"])
+
+    async def install(self, keys: DeviceKeys, cache_key: bytes) -> None:
+        """Take these keys into use: open the vaults, then the index."""
+        keyring = Keyring(keys, cache_key)
+        applications = self.snapshot.applications
+
+        def build() -> Index:
+            reader = Reader(self.paths.store)
+            try:
+                keyring.refresh(reader.connection, applications)
+                index = Index(keyring)
+                index.load(reader.connection)
+                index.refresh(reader.connection)
+            finally:
+                reader.close()
+            return index
+
+        seen = self.moved.count
+        self.index = await trio.to_thread.run_sync(build)
+        self.keyring = keyring
+        self.secret_read = trio.current_time()
+        if self.moved.count != seen:  # something was committed while we read
+            keyring.refresh(self.reader.connection, self.snapshot.applications)
+            self.index.mark(row[0] for row in self.reader.query("SELECT DISTINCT identifier FROM heads WHERE kind = 8"))
+        await self.keep_discovery_keys()
+        self.changed.bump()
+
+    def lock(self) -> None:
+        """Forget what opens items. Ciphertext goes on syncing."""
+        self.keyring = None
+        self.index = None
+        if self.keystore is not None:
+            self.keystore.lock()
+        self.changed.bump()
+
+    async def keep_discovery_keys(self) -> None:
+        """Remember the Discovery keys where no person is needed to use them."""
+        if self.keyring is None or self.tier1 is None or self.keystore is None:
+            return
+        held = membership.discovery_keys(self.keyring)
+        merged = tuple(key for key in self.tier1.discovery if key not in held) + tuple(held)
+        if held and merged != self.tier1.discovery:
+            self.tier1 = Tier1(self.tier1.dak, merged)
+            await trio.to_thread.run_sync(self.keystore.update_tier1, self.tier1.to_map())
+            self.changed.bump()
+
+    # --- the store ----------------------------------------------------------------------------------------------------
+
+    async def transact(self, fn: Callable[[sqlite3.Connection, Outcome], T]) -> T:
+        """Run `fn` in the writer's thread, in one transaction; return when it is durable and everybody was told."""
+
+        def run(connection: sqlite3.Connection) -> Committed:
+            outcome = Outcome()
+            result = fn(connection, outcome)
+            snapshot = take(connection, self.replica) if outcome.profiles else None
+            self._record(connection, outcome)
+            return Committed(outcome, snapshot, result)
+
+        committed = await wait(self.writer.submit(run))
+        await self._tell(committed)
+        result: T = committed.result
+        return result
+
+    async def write(self, fn: Callable[[Pen], T]) -> T:
+        """Let `fn` write versions as this device; Locked, NotConnected, Denied."""
+        keyring = self.unlocked()
+        if not self.snapshot.is_member:
+            raise Denied("This device was removed from its mesh.", hint="run: meshctl wipe, then connect it anew")
+
+        def run(connection: sqlite3.Connection, outcome: Outcome) -> T:
+            return fn(Pen(connection, self.replica, keyring, outcome, self.now_ms(), self.rng))
+
+        return await self.transact(run)
+
+    def _record(self, connection: sqlite3.Connection, outcome: Outcome) -> None:
+        """The events of a transaction, written with it."""
+        now = self.now_ms()
+        for kind, identifier in sorted(outcome.entries):
+            if kind == Kind.ITEM:
+                heads = versions.heads(connection, kind, identifier)
+                events.append(connection, now, "item", {"id": identifier, "conflict": len(heads) > 1})
+        if outcome.profiles:
+            events.append(connection, now, "mesh", {"devices": sorted(self.replica.authority.devices())})
+        if outcome.rejected:
+            events.append(connection, now, "rejected", {"count": len(outcome.rejected), "why": outcome.rejected[0][1]})
+        if outcome.quarantined:
+            events.append(connection, now, "quarantine", {"count": outcome.quarantined})
+        for signer, count in outcome.forks:
+            events.append(connection, now, "fork", {"device": signer, "n": count})
+
+    async def _tell(self, committed: Committed) -> None:
+        outcome = committed.outcome
+        if committed.snapshot is not None:
+            self.snapshot = committed.snapshot
+        if outcome.cloned:
+            self.cloned = True
+        if self.keyring is not None and self.index is not None:
+            containers = [identifier for kind, identifier in outcome.entries if kind == Kind.CONTAINER]
+            if containers or committed.snapshot is not None:
+                self.keyring.refresh(
+                    self.reader.connection, self.snapshot.applications, containers if not outcome.profiles else None
+                )
+                if any(
+                    self.snapshot.applications[identifier].tag == DISCOVERY.tag
+                    for identifier in containers
+                    if identifier in self.snapshot.applications
+                ):
+                    await self.keep_discovery_keys()
+            self.index.mark(identifier for kind, identifier in outcome.entries if kind == Kind.ITEM)
+        if outcome.added or outcome.entries:
+            self.moved.bump()
+        if committed.snapshot is not None:
+            self.changed.bump()
+
+    async def fresh_index(self) -> Index:
+        """The index with everything read that was marked; Locked."""
+        self.unlocked()
+        index = self.index
+        assert index is not None  # there is one whenever there is a keyring
+        if index.stale > 200:
+            await trio.to_thread.run_sync(self._refresh_index, index)
+        elif index.stale:
+            index.refresh(self.reader.connection)
+        return index
+
+    def _refresh_index(self, index: Index) -> None:
+        reader = Reader(self.paths.store)
+        try:
+            index.refresh(reader.connection)
+        finally:
+            reader.close()
+
+    def store_id(self) -> bytes:
+        """The random name of this store's numbering (formats.md F8)."""
+        found = get_meta(self.reader.connection, "store_id")
+        if found is None:
+            raise StoreError("the store has lost its identity")
+        return found
+
+    def profiles_beyond(self, heads: Sequence[bytes]) -> list[bytes]:
+        """The personal profiles that somebody who holds these heads lacks, oldest first; they embed what else is needed."""
+        connection = self.reader.connection
+        rows = {row.vid: row for row in versions.of_kind(connection, Kind.PERSONAL, tuple(State))}
+        held: set[bytes] = set()
+        todo = [vid for vid in heads if vid in rows]
+        while todo:
+            vid = todo.pop()
+            if vid not in held:
+                held.add(vid)
+                todo += [parent for parent in links.parse(rows[vid].token).p if parent in rows]
+        lacking = sorted((row for vid, row in rows.items() if vid not in held), key=lambda row: (row.gen, row.seq))
+        return [raw for row in lacking if (raw := versions.raw(connection, row.vid)) is not None]
+
+    def certificate_of(self, udf: str) -> bytes | None:
+        """The certificate of any device that this store ever heard of, removed ones too."""
+        found = self.snapshot.devices.get(udf)
+        if found is not None:
+            return found.certificate
+        rows = versions.of_entry(self.reader.connection, Kind.DEVICE, udf)
+        raws = [versions.raw(self.reader.connection, row.vid) for row in sorted(rows, key=lambda row: -row.gen)]
+        for raw in raws:
+            if raw is not None:
+                return device.read(version.parse(raw)).certificate
+        return None
+
+    def manual_address(self, udf: str) -> str | None:
+        """Where a person said that a device is reached (`device address`)."""
+        found = get_meta(self.reader.connection, f"address {udf}")
+        return found.decode() if found else None
+
+    async def event(self, type: str, data: Mapping[str, Any]) -> None:
+        """Record something that happened and is no change of the store."""
+        now = self.now_ms()
+        await wait(self.writer.submit(lambda connection: events.append(connection, now, type, data)))
+        self.changed.bump()
+
+    def close(self) -> None:
+        """Finish what was submitted and close the store."""
+        self.lock()
+        self.writer.close()
+        self.reader.close()
+        self.database.close()
+
+
+def _device_keys(daemon: Daemon, fields: Mapping[str, Any]) -> DeviceKeys:
+    assert daemon.tier1 is not None  # opened with the keystore
+    return DeviceKeys(SigningKey.from_private(fields["dsk"]), daemon.tier1.dak, DecryptKey.from_private(fields["dek"]))
+
+
+def _in_trio() -> bool:
+    try:
+        trio.lowlevel.current_trio_token()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def wait(future: Future[T]) -> T:
+    """The result of a writer's future. If the caller is cancelled the work still happens; only nobody waits for it."""
+    token = trio.lowlevel.current_trio_token()
+    done = trio.Event()
+
+    def resolved(_: Future[T]) -> None:
+        try:
+            token.run_sync_soon(done.set)
+        except trio.RunFinishedError:
+            pass
+
+    future.add_done_callback(resolved)
+    await done.wait()
+    return future.result()
+
+
+def open_daemon(
+    config: Config,
+    paths: Paths,
+    *,
+    rng: Rng,
+    now_ms: Clock,
+    fault: Callable[[str], None] | None = None,
+) -> Daemon:
+    """Open the store (made if missing) and what of the keystore needs no person. The home's lock is the caller's to hold."""
+    database = open_database(paths.store, create=True)
+    try:
+        if get_meta(database.connection, "store_id") is None:
+            if database.query("SELECT 1 FROM versions LIMIT 1"):
+                raise StoreError("the store has lost its identity")
+            with database.transaction() as connection:
+                set_meta(connection, "store_id", rng(8))
+        daemon = Daemon(config, paths, database, rng, now_ms, fault)
+    except BaseException:
+        database.close()
+        raise
+    try:
+        daemon.open_keystore()
+    except BaseException:
+        daemon.close()
+        raise
+    return daemon
+
+
+def pending(reader: Reader) -> dict[State, int]:
+    """How many versions wait or are quarantined."""
+    return versions.count_states(reader.connection)

@@ -1,0 +1,215 @@
+"""The index of items: what `list` and look-ups answer from, without decrypting a vault at every question.
+
+Built when the device is unlocked, from rows sealed under K_cache where the head has not changed and from the items themselves
+where it has; it can be rebuilt from the store at any time. It lives while the device is unlocked and holds no passwords.
+Entries whose heads move are marked, and read again when somebody asks or the daemon has nothing better to do.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from meshd.crypto.keys import Rng
+from meshd.daemon import keyring as keyrings
+from meshd.daemon import vaults
+from meshd.daemon.keyring import Keyring
+from meshd.errors import DecryptError, FormatError
+from meshd.profile import payload
+from meshd.profile.apps import PASSWORD, hosts, password
+from meshd.profile.claim import Kind
+from meshd.store import versions
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One item as lists show it. `heads` counts those with different contents: more than one is a conflict."""
+
+    identifier: str
+    winner: bytes
+    tag: str
+    title: str
+    sites: tuple[str, ...]
+    username: str
+    made: str
+    updated: int
+    signer: str
+    heads: int
+    deleted: bool
+
+    @property
+    def container(self) -> str:
+        return self.identifier.partition("/")[0]
+
+
+class Index:
+    """Entries by Identifier and by host. Not thread-safe: the daemon's one task at a time uses it, or a worker it waits for."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self.entries: dict[str, Entry] = {}
+        self._hosts: dict[str, set[str]] = {}
+        self._domains: dict[str, set[str]] | None = None
+        self._stale: set[str] = set()
+        self._unsaved: set[str] = set()
+
+    def load(self, connection: sqlite3.Connection) -> None:
+        """Fill from the sealed rows; whatever they do not cover is stale."""
+        singles = dict(
+            connection.execute(
+                "SELECT identifier, vid FROM heads WHERE kind = 8 GROUP BY identifier HAVING count(*) = 1"
+            ).fetchall()
+        )
+        everything = {row[0] for row in connection.execute("SELECT DISTINCT identifier FROM heads WHERE kind = 8")}
+        self._stale = everything
+        for identifier, vid, sealed in connection.execute("SELECT identifier, vid, sealed FROM item_index"):
+            if singles.get(identifier) != vid or identifier.partition("/")[0] not in self._keyring.vaults:
+                continue
+            try:
+                entry = _decode(identifier, vid, keyrings.open_cache(self._keyring, sealed, identifier))
+            except (DecryptError, FormatError):
+                continue  # made by another keystore, or damaged: it is read again from the item
+            self._put(entry)
+            self._stale.discard(identifier)
+
+    def mark(self, identifiers: Iterable[str]) -> None:
+        """The heads of these items moved."""
+        self._stale.update(identifiers)
+
+    @property
+    def stale(self) -> int:
+        return len(self._stale)
+
+    def refresh(self, connection: sqlite3.Connection, limit: int | None = None) -> int:
+        """Read up to `limit` marked items again; returns how many are still marked."""
+        for _ in range(len(self._stale) if limit is None else min(limit, len(self._stale))):
+            self._read(connection, self._stale.pop())
+        return len(self._stale)
+
+    def save(self, connection: sqlite3.Connection, rng: Rng, limit: int = 2000) -> int:
+        """Write sealed rows for what was read since the last time, in the writer's transaction; returns how many remain."""
+        done = 0
+        while self._unsaved and done < limit:
+            identifier = self._unsaved.pop()
+            entry = self.entries.get(identifier)
+            if entry is None or entry.heads != 1:
+                connection.execute("DELETE FROM item_index WHERE identifier = ?", (identifier,))
+            else:
+                sealed = keyrings.seal_cache(self._keyring, _encode(entry), identifier, rng)
+                connection.execute(
+                    "INSERT OR REPLACE INTO item_index VALUES (?, ?, ?)", (identifier, entry.winner, sealed)
+                )
+            done += 1
+        return len(self._unsaved)
+
+    def _read(self, connection: sqlite3.Connection, identifier: str) -> None:
+        heads = vaults.open_heads(connection, self._keyring, identifier)
+        if not heads:
+            self._drop(identifier)
+            return
+        winner = heads[0]
+        row = password.row(winner.item) if winner.tag == PASSWORD.tag else password.Row("", (), "")
+        self._put(
+            Entry(
+                identifier,
+                winner.vid,
+                winner.tag,
+                row.title,
+                row.sites,
+                row.username,
+                winner.item.made,
+                winner.updated,
+                winner.signer,
+                len(vaults.distinct(heads)),
+                winner.item.deleted,
+            )
+        )
+        self._unsaved.add(identifier)
+
+    def _put(self, entry: Entry) -> None:
+        self._drop(entry.identifier)
+        self.entries[entry.identifier] = entry
+        for site in entry.sites:
+            self._hosts.setdefault(site, set()).add(entry.identifier)
+        self._domains = None
+
+    def _drop(self, identifier: str) -> None:
+        entry = self.entries.pop(identifier, None)
+        if entry is None:
+            return
+        for site in entry.sites:
+            found = self._hosts.get(site)
+            if found is not None:
+                found.discard(identifier)
+                if not found:
+                    del self._hosts[site]
+        self._domains = None
+
+    def find(self, tag: str, site: str, username: str | None = None) -> tuple[list[Entry], bool]:
+        """(live entries for a site, exact?). Exact or `*.` matches first; else those of the same registrable domain.
+
+        Two entries of one site are both returned; the caller asks for a user name.
+        """
+        host = hosts.normalise(site)
+        found = self._select(self._covering(host), tag, username)
+        if found:
+            return found, True
+        if self._domains is None:
+            self._domains = {}
+            for known, identifiers in self._hosts.items():
+                self._domains.setdefault(hosts.registrable(known), set()).update(identifiers)
+        return self._select(self._domains.get(hosts.registrable(host), set()), tag, username), False
+
+    def _covering(self, host: str) -> set[str]:
+        found = set(self._hosts.get(host, ()))
+        parts = host.split(".")
+        for start in range(len(parts)):  # `*.example.org` covers example.org and everything under it
+            found |= self._hosts.get("*." + ".".join(parts[start:]), set())
+        return found
+
+    def _select(self, identifiers: Iterable[str], tag: str, username: str | None) -> list[Entry]:
+        found = [self.entries[identifier] for identifier in identifiers]
+        return sorted(
+            (
+                entry
+                for entry in found
+                if not entry.deleted and entry.tag == tag and (username is None or entry.username == username)
+            ),
+            key=lambda entry: (entry.username, entry.identifier),
+        )
+
+    def conflicts(self) -> list[Entry]:
+        return [entry for entry in self.entries.values() if entry.heads > 1]
+
+    def live(self, tag: str) -> Iterator[Entry]:
+        return (entry for entry in self.entries.values() if entry.tag == tag and not entry.deleted)
+
+
+def conflicted(connection: sqlite3.Connection) -> int:
+    """How many items have more than one head, as a locked device can count it."""
+    return len(versions.conflicts(connection, Kind.ITEM))
+
+
+def _encode(entry: Entry) -> bytes:
+    return payload.encode(
+        [
+            entry.tag,
+            entry.title,
+            list(entry.sites),
+            entry.username,
+            entry.made,
+            entry.updated,
+            entry.signer,
+            entry.deleted,
+        ]
+    )
+
+
+def _decode(identifier: str, vid: bytes, plaintext: bytes) -> Entry:
+    fields: Any = payload.decode(plaintext)
+    if type(fields) is not list or len(fields) != 8:
+        raise FormatError("an index row of another release")
+    tag, title, sites, username, made, updated, signer, deleted = fields
+    return Entry(identifier, vid, tag, title, tuple(sites), username, made, updated, signer, 1, deleted)

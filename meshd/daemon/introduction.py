@@ -1,0 +1,111 @@
+"""The introduction: newer profiles handed in by somebody whose certificate we do not know (formats.md F10, mode 2).
+
+A device that was admitted while this one was away shows a profile chain that extends ours, and is a sibling from then on; a
+device that was removed is shown the chain that says so. The server tells the heads that it holds and takes profiles;
+it serves nothing else, and what it takes is judged like everything.
+
+    server → client   hello          heads of the server's PersonalProfile
+    client → server   profile *      what those heads lack, oldest first
+    client → server   close
+    server → client   close          after the commit
+"""
+
+from __future__ import annotations
+
+import trio
+
+from meshd.daemon.context import Daemon
+from meshd.daemon.verifying import verify
+from meshd.errors import MeshError, NetworkError, RemoteProtocolError
+from meshd.net import streams
+from meshd.sync import messages
+from meshd.sync.frames import FrameReader
+from meshd.sync.messages import Close, CloseCode, HelloInfo, Message, Profiles
+
+MAX_BYTES = 16 * 1024 * 1024  # of profiles in one introduction
+SECONDS = 60.0
+
+
+class _Frames:
+    """Whole frames from a stream."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._reader = FrameReader()
+        self._taken = 0
+
+    async def next(self) -> Message | None:
+        while True:
+            body = self._reader.next_body()
+            if body is not None:
+                return messages.decode(body)
+            if self._reader.ended:
+                return None
+            try:
+                data = bytes(await self._stream.receive_some(65536))
+            except streams.STREAM_ERRORS as exc:
+                raise streams.stream_error(exc) from exc
+            self._taken += len(data)
+            if self._taken > MAX_BYTES:
+                raise RemoteProtocolError("an introduction that does not end")
+            self._reader.receive_data(data)
+
+    def allow_long(self) -> None:
+        self._reader.limit = MAX_BYTES
+
+
+async def receive(daemon: Daemon, stream: trio.abc.Stream) -> None:
+    """The server's side: take profiles that extend ours."""
+    snapshot = daemon.snapshot
+    hello = HelloInfo(daemon.store_id(), snapshot.own, clock_ms=daemon.now_ms(), heads=snapshot.heads)
+    with _in_time():
+        await streams.send(stream, messages.encode(hello))
+        frames = _Frames(stream)
+        frames.allow_long()
+        raws: list[bytes] = []
+        while isinstance(message := await frames.next(), Profiles):
+            raws += message.raws
+        if message is not None and not isinstance(message, Close):
+            raise RemoteProtocolError("something else than profiles in an introduction")
+        verified = await verify(raws, [None] * len(raws), daemon.replica.directory)
+        if verified.refused:
+            raise RemoteProtocolError(f"a profile that can't be believed: {verified.refused[0]}")
+        if verified.versions:
+            await daemon.transact(
+                lambda connection, outcome: daemon.replica.accept(
+                    connection, verified.versions, daemon.now_ms(), outcome
+                )
+            )
+        await streams.send(stream, messages.encode(Close(CloseCode.DONE, "")))
+
+
+async def hand_over(daemon: Daemon, stream: trio.abc.Stream) -> int:
+    """The client's side: show what the server lacks; returns how many profiles were shown."""
+    with _in_time():
+        frames = _Frames(stream)
+        hello = await frames.next()
+        if not isinstance(hello, HelloInfo):
+            raise RemoteProtocolError("the other device did not say which profiles it holds")
+        raws = daemon.profiles_beyond(hello.heads)
+        for raw in raws:
+            await streams.send(stream, messages.encode(Profiles((raw,))))
+        await streams.send(stream, messages.encode(Close(CloseCode.DONE, "")))
+        try:
+            await frames.next()  # its close comes after its commit
+        except MeshError:
+            pass
+    return len(raws)
+
+
+class _in_time:  # noqa: N801  (used as a statement, like the scopes it wraps)
+    """`trio.fail_after` in our words."""
+
+    def __enter__(self) -> None:
+        self._scope = trio.move_on_after(SECONDS)
+        self._scope.__enter__()
+
+    def __exit__(self, kind: object, exc: object, trace: object) -> bool:
+        swallowed = self._scope.__exit__(kind, exc, trace)  # type: ignore[arg-type]
+        if self._scope.cancelled_caught:
+            raise NetworkError("the introduction took too long")
+        return bool(swallowed)

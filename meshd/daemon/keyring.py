@@ -1,0 +1,187 @@
+"""The opened vaults of an unlocked device: which keys it holds, and which one encrypts the next item (formats.md F5).
+
+A container's heads may be several; their keys are merged by kid. The keyring is filled from the store when the device is
+unlocked, follows the containers that change, and is dropped on lock.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from meshd.crypto import sealing
+from meshd.daemon import snapshot
+from meshd.errors import DecryptError, Denied, FormatError, NotFound
+from meshd.profile import vault, version
+from meshd.profile.apps import BY_NAME, of_tag
+from meshd.profile.claim import Kind, State
+from meshd.profile.device import DeviceKeys
+from meshd.profile.personal import Application
+from meshd.profile.vault import Container, EpochKey
+from meshd.profile.version import Parsed
+from meshd.store import versions
+from meshd.store.replica import Replica
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One vault as its applied heads state it. `unopened` are heads that are not wrapped to this device."""
+
+    application: Application
+    container: Container = field(repr=False)
+    heads: tuple[Parsed, ...] = field(repr=False)
+    unopened: tuple[Parsed, ...] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.container.name or of_tag(self.application.tag).name
+
+
+class Keyring:
+    """What this device can open. Used in the writer's thread and in readers; replaced whole values only."""
+
+    def __init__(self, keys: DeviceKeys, cache_key: bytes) -> None:
+        self.device = keys
+        self.cache_key = cache_key
+        self.vaults: dict[str, Opened] = {}
+        self._keys: dict[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"Keyring({len(self.vaults)} vaults)"
+
+    def key(self, kid: str) -> bytes:
+        """The 32 bytes of a vault key; DecryptError."""
+        found = self._keys.get(kid)
+        if found is None:
+            raise DecryptError("encrypted under a key that this device does not hold")
+        return found
+
+    def refresh(
+        self, connection: sqlite3.Connection, applications: Mapping[str, Application], only: Iterable[str] | None = None
+    ) -> None:
+        """Open what the applied container heads wrap to this device."""
+        for identifier in applications if only is None else only:
+            application = applications.get(identifier)
+            if application is None:
+                self.vaults.pop(identifier, None)
+                continue
+            opened = self._open(connection, application)
+            if opened is None:
+                self.vaults.pop(identifier, None)
+                continue
+            self.vaults[identifier] = opened
+            self._keys |= {key.kid: key.key for key in opened.container.keys}
+
+    def _open(self, connection: sqlite3.Connection, application: Application) -> Opened | None:
+        heads, closed = [], []
+        merged: Container | None = None
+        for vid in versions.heads(connection, Kind.CONTAINER, application.identifier):
+            raw = versions.raw(connection, vid)
+            if raw is None:
+                continue
+            parsed = version.parse(raw)
+            try:
+                container = vault.open_container(parsed, self.device.dek)
+            except (DecryptError, FormatError):
+                closed.append(parsed)
+                continue
+            heads.append(parsed)
+            merged = container if merged is None else merge(merged, container)
+        if merged is None:
+            return None
+        if not application.tag:  # a profile that does not say its type: the container does
+            application = Application(application.identifier, heads[0].tag)
+        return Opened(application, merged, tuple(heads), tuple(closed))
+
+    def find(self, name: str, vault_name: str | None = None) -> Opened:
+        """The vault of an application called `name` ("password"), or the one of that application that `vault_name` names."""
+        kind = BY_NAME.get(name)
+        tag = kind.tag if kind is not None else name
+        found = sorted(
+            (
+                opened
+                for opened in self.vaults.values()
+                if opened.application.tag == tag and not opened.container.deleted
+            ),
+            key=lambda opened: opened.application.identifier,
+        )
+        if vault_name is not None:
+            found = [item for item in found if vault_name in (item.name, item.application.identifier)]
+        if not found:
+            raise NotFound(
+                f"this device reads no {name} vault" + (f" called {vault_name}" if vault_name else ""),
+                hint="see: meshctl status; an admin grants vaults",
+            )
+        return found[0]
+
+
+def merge(first: Container, second: Container) -> Container:
+    """Union by kid (formats.md F5). Deterministic: what the smaller-sorting side says of the rest wins."""
+    keys = {key.kid: key for key in (*second.keys, *first.keys)}
+    return Container(
+        vault.sorted_keys(keys.values()),
+        min(first.name, second.name) if first.name and second.name else first.name or second.name,
+        first.private,
+        second.epochs | first.epochs,
+        deleted=first.deleted and second.deleted,
+    )
+
+
+def write_key(connection: sqlite3.Connection, replica: Replica, opened: Opened) -> EpochKey:
+    """The key for new items: the newest that was only ever wrapped to devices that are readers now.
+
+    Newest = largest g of the introducing version, then smaller vid; never a clock. Every version that wrapped a key counts, not
+    the first alone: a key that was later given to a device that has since been removed is no longer used. Denied when
+    there is none: an admin rotates first.
+    """
+    readable = {
+        profile.dek.udf
+        for udf in snapshot.readers(replica, opened.application)
+        if (profile := replica.device(connection, udf)) is not None
+    }
+    readable |= escrow_readers(connection, replica)
+    introduced: dict[str, tuple[int, bytes]] = {}
+    spoiled: set[str] = set()
+    for row in versions.of_entry(connection, Kind.CONTAINER, opened.application.identifier):
+        raw = versions.raw(connection, row.vid)
+        if row.state is not State.APPLIED or raw is None:
+            continue
+        parsed = version.parse(raw)
+        outsiders = not vault.container_recipients(parsed) <= readable
+        for kid in vault.container_kids(parsed):
+            introduced[kid] = min(introduced.get(kid, (row.gen, row.vid)), (row.gen, row.vid))
+            if outsiders:
+                spoiled.add(kid)
+    usable = [key for key in opened.container.keys if key.kid in introduced and key.kid not in spoiled]
+    if not usable:
+        raise Denied(
+            "The keys of this vault were readable by a device that no longer is one; an admin must make new ones first.",
+            hint="unlock an admin device and let it sync",
+        )
+    return max(usable, key=lambda key: (introduced[key.kid][0], _inverted(introduced[key.kid][1])))
+
+
+def escrow_readers(connection: sqlite3.Connection, replica: Replica) -> set[str]:
+    """UDFs of the master escrow keys, which read every vault once recovery was set up."""
+    from meshd.profile import master
+
+    found = set()
+    for vid in replica.authority.heads(Kind.MASTER):
+        raw = versions.raw(connection, vid)
+        if raw is not None:
+            found |= {key.udf for key in master.escrow_keys(version.parse(raw))}
+    return found
+
+
+def _inverted(vid: bytes) -> bytes:
+    return bytes(255 - byte for byte in vid)
+
+
+def seal_cache(keyring: Keyring, plaintext: bytes, identifier: str, rng: sealing.Rng) -> bytes:
+    """A row of the item index, sealed under K_cache for this identifier."""
+    return sealing.aead_seal(keyring.cache_key, plaintext, b"mmm-index/1 " + identifier.encode(), rng)
+
+
+def open_cache(keyring: Keyring, sealed: bytes, identifier: str) -> bytes:
+    return sealing.aead_open(keyring.cache_key, sealed, b"mmm-index/1 " + identifier.encode())

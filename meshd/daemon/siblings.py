@@ -1,0 +1,418 @@
+"""The other devices: who is connected, how each may be reached, and the tasks that keep one connection to each.
+
+A listener takes knocks; a dialler a sibling tries what discovery saw, what a person said, and what worked before. Of two
+connections between the same devices the one that the lower fingerprint dialled is kept. Names on the LAN are recognised
+under every Discovery key ever held; pins decide who gets in.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import trio
+
+from meshd.crypto import certs
+from meshd.daemon import introduction
+from meshd.daemon.context import Daemon, wait
+from meshd.daemon.syncing import STRIKES, Conversation, Progress
+from meshd.errors import MeshError, NetworkError, Refused, RemoteProtocolError
+from meshd.net import streams, tls
+from meshd.net.discovery import SYNC_TYPE, Gone, Seen, Service
+from meshd.net.lan import Network, format_address
+from meshd.store import peers
+from meshd.sync import knock, names
+
+KNOCK_SECONDS = 10.0
+FIRST_RETRY, LAST_RETRY = 1.0, 60.0
+LET_THE_OTHER = 1.5  # seconds that the higher fingerprint leaves to the lower to dial first
+AFTER_LIES = 3600.0
+KEYS_TRIED = 4  # Discovery keys that one attempt knocks with
+_NETWORK_ERRORS = (MeshError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class _Unheard(NetworkError):
+    """The other device hung up after the knock."""
+
+
+@dataclass(slots=True)
+class Sibling:
+    """How one device may be reached, and how it went."""
+
+    udf: str
+    seen: dict[str, tuple[str, ...]] = field(default_factory=dict)  # instance → addresses
+    key: bytes = field(default=b"", repr=False)  # the Discovery key under which it was seen
+    last_error: str = ""
+    wake: trio.Event = field(default_factory=trio.Event)
+
+    def nudge(self) -> None:
+        """There is reason to try at once."""
+        self.wake.set()
+        self.wake = trio.Event()
+
+
+class Siblings:
+    """The registry of connections, and the policy of making them."""
+
+    def __init__(self, daemon: Daemon, network: Network) -> None:
+        self._daemon = daemon
+        self._network = network
+        self.port = 0
+        self.connections: dict[str, Progress] = {}
+        self.known: dict[str, Sibling] = {}
+        self._unproven = 0
+        self._trust: tuple[frozenset[str], tls.Trust, tls.Trust, tls.Trust, tls.Trust] | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve and dial for as long as this device belongs to a mesh; `started` once the port is open."""
+        async with trio.open_nursery() as nursery:
+            self.port = await nursery.start(self._network.serve, self._take, self._daemon.config.lan.port)
+            nursery.start_soon(self._announce)
+            nursery.start_soon(self._listen_for_siblings)
+            nursery.start_soon(self._follow_network)
+            nursery.start_soon(self._keep_diallers, nursery)
+            task_status.started()
+
+    # --- names on the LAN ---------------------------------------------------------------------------------------------
+
+    async def _announce(self) -> None:
+        """Under the newest key, with a new nonce hourly, at start and on every address change (formats.md F10)."""
+        version = -1
+        while True:
+            tier1, snapshot = self._daemon.tier1, self._daemon.snapshot
+            if tier1 is not None and tier1.discovery and snapshot.is_member:
+                key, nonce = tier1.discovery[-1], self._daemon.rng(names.NONCE_SIZE)
+                tag = names.device_tag(key, nonce, snapshot.own)
+                await self._network.discovery.announce(
+                    "sync",
+                    Service(SYNC_TYPE, names.instance(key, nonce), self.port, {"v": b"1", "d": tag.encode()}),
+                )
+                newest = key
+            else:
+                await self._network.discovery.withdraw("sync")
+                newest = b""
+            with trio.move_on_after(3600):
+                version = await self._until_network_or_key(version, newest)
+
+    async def _until_network_or_key(self, version: int, key: bytes) -> int:
+        found = version
+
+        async def network(scope: trio.CancelScope) -> None:
+            nonlocal found
+            found = await self._network.changed(version)
+            scope.cancel()
+
+        async def keys(scope: trio.CancelScope) -> None:
+            while True:
+                seen = self._daemon.changed.count
+                tier1 = self._daemon.tier1
+                newest = tier1.discovery[-1] if tier1 is not None and tier1.discovery else b""
+                if (newest if self._daemon.snapshot.is_member else b"") != key:
+                    break
+                await self._daemon.changed.after(seen)
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(network, nursery.cancel_scope)
+            nursery.start_soon(keys, nursery.cancel_scope)
+        return found
+
+    async def _listen_for_siblings(self) -> None:
+        subscription = self._network.discovery.subscribe()
+        try:
+            async for sighting in subscription:
+                if sighting.service_type != SYNC_TYPE:
+                    continue
+                if isinstance(sighting, Gone):
+                    for sibling in self.known.values():
+                        sibling.seen.pop(sighting.instance, None)
+                else:
+                    self._recognise(sighting)
+        finally:
+            subscription.close()
+
+    def _recognise(self, sighting: Seen) -> None:
+        tier1, snapshot = self._daemon.tier1, self._daemon.snapshot
+        if tier1 is None:
+            return
+        found = names.recognise(sighting.instance, tier1.discovery)
+        if found is None:
+            return
+        place, nonce = found
+        tag = sighting.txt.get("d", b"").decode("ascii", "replace")
+        candidates = (set(snapshot.devices) | snapshot.removed) - {snapshot.own}
+        udf = names.find_device(tag, tier1.discovery[place], nonce, candidates)
+        if udf is None:
+            return
+        sibling = self.known.setdefault(udf, Sibling(udf))
+        # A device that lost power leaves its old name behind until it times out: the newest sighting counts.
+        sibling.seen = {sighting.instance: tuple(format_address(host, sighting.port) for host in sighting.addresses)}
+        sibling.key = tier1.discovery[place]
+        sibling.nudge()
+        self._daemon.changed.bump()
+
+    async def _follow_network(self) -> None:
+        version = -1
+        while True:
+            version = await self._network.changed(version)
+            for sibling in self.known.values():
+                sibling.nudge()
+
+    # --- being called -------------------------------------------------------------------------------------------------
+
+    async def _take(self, stream: trio.abc.Stream, address: str) -> None:
+        """One caller, from knock to goodbye. Never raises: a caller's mistake ends its connection and nothing else."""
+        if self._unproven >= self._daemon.config.limits.lan_connections:
+            await trio.aclose_forcefully(stream)
+            return
+        proven = False
+        self._unproven += 1
+
+        def admitted() -> None:
+            nonlocal proven
+            if not proven:
+                proven = True
+                self._unproven -= 1
+
+        try:
+            await self._answer(stream, address, admitted)
+        except* _NETWORK_ERRORS as group:
+            self._log_lost(address, group)
+        finally:
+            if not proven:
+                self._unproven -= 1
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(stream)
+
+    async def _answer(self, stream: trio.abc.Stream, address: str, admitted: Callable[[], None]) -> None:
+        tier1 = self._daemon.tier1
+        if tier1 is None or not self._daemon.snapshot.is_member and not self._daemon.snapshot.removed:
+            return
+        challenge = self._daemon.rng(knock.CHALLENGE_SIZE)
+        with trio.move_on_after(KNOCK_SECONDS) as scope:
+            await streams.send(stream, challenge)
+            given = await streams.receive_exactly(stream, knock.ANSWER_SIZE)
+        if scope.cancelled_caught:
+            raise NetworkError("no knock came in time")
+        mode, _ = knock.check(given, challenge, tier1.discovery)
+        _, server, _, intro, _ = self._trusted()
+        if mode is knock.Mode.SYNC:
+            secured = await tls.wrap_server(stream, server)
+            udf = self._device_of(tls.peer_certificate(secured))
+            admitted()
+            await self._converse(secured, Progress(udf, address, outgoing=False))
+        elif mode is knock.Mode.INTRODUCTION:
+            secured = await tls.wrap_server(stream, intro)
+            await introduction.receive(self._daemon, secured)
+        else:
+            raise Refused("recovery is not served here")
+
+    def _trusted(self) -> tuple[frozenset[str], tls.Trust, tls.Trust, tls.Trust, tls.Trust]:
+        """TLS contexts for the effective device set; made anew when it changes."""
+        daemon = self._daemon
+        siblings = daemon.snapshot.siblings
+        signature = frozenset(f"{udf} {profile.dak.udf}" for udf, profile in siblings.items())
+        if self._trust is None or self._trust[0] != signature:
+            assert daemon.tier1 is not None  # there is one wherever there is a mesh
+            own, pem = certs.device_certificate(daemon.tier1.dak), certs.private_pem(daemon.tier1.dak)
+            pins = [profile.certificate for profile in siblings.values()]
+            self._trust = (
+                signature,
+                tls.server_context(own, pem, pins),
+                tls.client_context(own, pem, pins),
+                tls.intro_server_context(own, pem),
+                tls.intro_client_context(pins),
+            )
+        return self._trust
+
+    def _device_of(self, certificate: bytes | None) -> str:
+        """Asked after the handshake: TLS does not know who was removed since its context was made."""
+        for udf, profile in self._daemon.snapshot.siblings.items():
+            if profile.certificate == certificate:
+                return udf
+        raise RemoteProtocolError("a certificate that is not one of this mesh's devices")
+
+    # --- calling ------------------------------------------------------------------------------------------------------
+
+    async def _keep_diallers(self, nursery: trio.Nursery) -> None:
+        running: set[str] = set()
+        while True:
+            seen = self._daemon.changed.count
+            for udf in set(self._daemon.snapshot.siblings) - running:
+                running.add(udf)
+                self.known.setdefault(udf, Sibling(udf))
+                nursery.start_soon(self._keep_connected, udf, running)
+            for udf in set(self._daemon.snapshot.removed) & set(self.known):
+                if self.known[udf].seen and udf not in running and self._daemon.snapshot.is_member:
+                    running.add(udf)
+                    nursery.start_soon(self._tell_removed, udf, running)
+            await self._daemon.changed.after(seen)
+
+    async def _keep_connected(self, udf: str, running: set[str]) -> None:
+        """Dial one sibling whenever it is not connected, with growing pauses that any news cuts short."""
+        pause = FIRST_RETRY
+        try:
+            while udf in self._daemon.snapshot.siblings:
+                sibling = self.known[udf]
+                wake = sibling.wake
+                if udf in self.connections:
+                    await self._until_gone(udf)
+                    pause = FIRST_RETRY
+                    continue
+                if self._daemon.snapshot.own > udf:
+                    await trio.sleep(LET_THE_OTHER)
+                for address in self.addresses(udf):
+                    if udf in self.connections or await self._dial(sibling, address):
+                        pause = FIRST_RETRY
+                        break
+                if udf in self.connections:
+                    continue
+                with trio.move_on_after(pause * (0.8 + 0.4 * random.random())) as slept:  # noqa: S311  (only spreads calls)
+                    await wake.wait()
+                pause = min(pause * 1.5, LAST_RETRY) if slept.cancelled_caught else FIRST_RETRY
+        finally:
+            running.discard(udf)
+
+    async def _until_gone(self, udf: str) -> None:
+        while udf in self.connections:
+            seen = self._daemon.changed.count
+            if udf in self.connections:
+                await self._daemon.changed.after(seen)
+
+    def addresses(self, udf: str) -> list[str]:
+        """Where to try a device: what a person said first, then what is seen now, then what worked before."""
+        by_hand = [str(address) for name, address in self._daemon.config.peers.items() if self._is_called(udf, name)]
+        manual = self._daemon.manual_address(udf)
+        sibling = self.known.get(udf)
+        seen = [address for found in (sibling.seen.values() if sibling else ()) for address in found]
+        remembered = peers.get(self._daemon.reader.connection, udf).addresses
+        return list(dict.fromkeys([*([manual] if manual else []), *by_hand, *seen, *remembered]))[:16]
+
+    def _is_called(self, udf: str, name: str) -> bool:
+        return name.lower() in (udf.lower(), peers.get(self._daemon.reader.connection, udf).name.lower())
+
+    async def _dial(self, sibling: Sibling, address: str) -> bool:
+        """One attempt; True if a conversation came about. Where our certificate is refused we introduce ourselves."""
+        progress = Progress(sibling.udf, address, outgoing=True)
+        stranger = False
+        try:
+            secured = await self._call(sibling, address, knock.Mode.SYNC, self._trusted()[2])
+            if self._device_of(tls.peer_certificate(secured)) != sibling.udf:
+                await trio.aclose_forcefully(secured)
+                raise NetworkError("another device answers there")
+            await self._converse(secured, progress)
+            sibling.last_error = ""
+        except* Refused:
+            stranger = True  # it has not heard of us yet
+        except* _NETWORK_ERRORS as group:
+            sibling.last_error = _first(group)
+            self._log_lost(address, group)
+        if stranger and await self._introduce(sibling, address, self._trusted()[4]):
+            sibling.nudge()
+        if progress.strikes >= STRIKES:
+            await trio.sleep(AFTER_LIES)
+        return progress.greeted
+
+    async def _introduce(self, sibling: Sibling, address: str, trust: tls.Trust) -> bool:
+        """Show our profiles to a device that does not know them; True if it took them."""
+        try:
+            secured = await self._call(sibling, address, knock.Mode.INTRODUCTION, trust)
+            try:
+                await introduction.hand_over(self._daemon, secured)
+            finally:
+                await trio.aclose_forcefully(secured)
+        except* _NETWORK_ERRORS as group:
+            sibling.last_error = _first(group)
+            self._log_lost(address, group)
+            secured = None  # type: ignore[assignment]
+        return secured is not None
+
+    async def _call(self, sibling: Sibling, address: str, mode: knock.Mode, trust: tls.Trust) -> tls.TlsStream:
+        """Dial, knock and shake hands. A device that was away holds older keys: the one it announces, else newest first."""
+        tier1 = self._daemon.tier1
+        keys = [key for key in reversed(tier1.discovery if tier1 is not None else ()) if key != sibling.key]
+        keys = ([sibling.key] if sibling.key else []) + keys
+        if not keys:
+            raise NetworkError("this device holds no key to knock with yet")
+        for key in keys[: KEYS_TRIED - 1]:
+            try:
+                return await self._knock(address, mode, key, trust)
+            except _Unheard:
+                continue
+        return await self._knock(address, mode, keys[:KEYS_TRIED][-1], trust)
+
+    async def _knock(self, address: str, mode: knock.Mode, key: bytes, trust: tls.Trust) -> tls.TlsStream:
+        stream = await self._network.dial(address)
+        try:
+            with trio.move_on_after(KNOCK_SECONDS) as scope:
+                challenge = await streams.receive_exactly(stream, knock.CHALLENGE_SIZE)
+                answer = knock.answer(mode, key, challenge, self._daemon.rng(knock.NONCE_SIZE))
+                await streams.send(stream, answer)
+            if scope.cancelled_caught:
+                raise NetworkError("whoever listens there does not speak our language")
+            try:
+                return await tls.wrap_client(stream, trust)
+            except (NetworkError, RemoteProtocolError) as exc:
+                raise _Unheard(str(exc)) from exc  # hung up on the knock, as far as we can tell
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+
+    async def _tell_removed(self, udf: str, running: set[str]) -> None:
+        """Show a removed device that is seen here the profile that removed it; once a sighting."""
+        try:
+            sibling = self.known[udf]
+            certificate = self._daemon.certificate_of(udf)
+            if certificate is None:
+                return
+            wake = sibling.wake
+            for address in [address for found in sibling.seen.values() for address in found]:
+                if await self._introduce(sibling, address, tls.intro_client_context([certificate])):
+                    break
+            await wake.wait()
+        finally:
+            running.discard(udf)
+
+    # --- both ---------------------------------------------------------------------------------------------------------
+
+    async def _converse(self, stream: tls.TlsStream, progress: Progress) -> None:
+        """Run the one conversation with a device; of two the one that the lower fingerprint dialled stays."""
+        udf = progress.udf
+        current = self.connections.get(udf)
+        if current is not None:
+            ours_is_lower = self._daemon.snapshot.own < udf
+            if current.connected and current.outgoing == ours_is_lower and progress.outgoing != ours_is_lower:
+                await trio.aclose_forcefully(stream)
+                return
+            current.scope.cancel()
+        self.connections[udf] = progress
+        try:
+            with progress.scope:
+                await self._remember(udf, progress)
+                await Conversation(self._daemon, stream, progress).run()
+        finally:
+            if self.connections.get(udf) is progress:
+                del self.connections[udf]
+            self._daemon.changed.bump()
+
+    async def _remember(self, udf: str, progress: Progress) -> None:
+        if progress.outgoing:
+            now = self._daemon.now_ms()
+            address = progress.address
+            await wait(self._daemon.writer.submit(lambda connection: peers.seen(connection, udf, now, address=address)))
+
+    def _log_lost(self, address: str, group: BaseExceptionGroup[BaseException]) -> None:
+        self._daemon.log.info("connection with %s: %s", address, _first(group))
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> str:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return str(found) or type(found).__name__
+
+
+def behind(connections: Iterable[Progress]) -> int:
+    """Versions that these connections have still to bring us."""
+    return sum(max(progress.theirs - progress.ours, 0) for progress in connections)

@@ -1,0 +1,104 @@
+"""What the mesh says right now, as one immutable value that any task may read.
+
+The authority lives in the writer's thread and moves under it; everybody else reads the snapshot that came with the last
+transaction that changed a profile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from meshd.profile import personal, version
+from meshd.profile.apps import DISCOVERY, GROUP
+from meshd.profile.claim import Kind, Role
+from meshd.profile.device import DeviceProfile
+from meshd.profile.personal import Application
+from meshd.store import versions
+from meshd.store.replica import Replica
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The effective state of the mesh at the heads that this store holds. All keys are UDFs."""
+
+    mesh: str = ""
+    own: str = ""
+    heads: tuple[bytes, ...] = ()  # of the PersonalProfile
+    admins: frozenset[str] = frozenset()
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    devices: Mapping[str, DeviceProfile] = field(default_factory=dict)
+    removed: frozenset[str] = frozenset()
+    applications: Mapping[str, Application] = field(default_factory=dict)  # by container Identifier
+    health: tuple[tuple[str, str, str], ...] = ()  # (code, UDF, detail) that authority reports
+
+    @property
+    def connected(self) -> bool:
+        """This device belongs to a mesh. It may have been removed from it since."""
+        return bool(self.mesh)
+
+    @property
+    def is_member(self) -> bool:
+        """This device is in the effective device set."""
+        return self.own in self.devices
+
+    @property
+    def siblings(self) -> dict[str, DeviceProfile]:
+        """The other devices."""
+        return {udf: profile for udf, profile in self.devices.items() if udf != self.own}
+
+    def container(self, tag: str) -> str | None:
+        """The vault of this type that was made first: smallest Identifier, as all devices see it."""
+        found = [app.identifier for app in self.applications.values() if app.tag == tag]
+        return min(found, default=None)
+
+
+def take(connection: sqlite3.Connection, replica: Replica) -> Snapshot:
+    """The state of the replica, in the writer's thread."""
+    if not replica.mesh:
+        return Snapshot()
+    authority = replica.authority
+    devices = {}
+    roles = {}
+    for udf in authority.devices():
+        profile = replica.device(connection, udf)
+        if profile is not None:
+            devices[udf] = profile
+            roles[udf] = authority.role(udf) or Role.MEMBER
+    return Snapshot(
+        mesh=replica.mesh,
+        own=replica.own,
+        heads=authority.heads(Kind.PERSONAL),
+        admins=authority.admins(),
+        roles=roles,
+        devices=devices,
+        removed=authority.removed(),
+        applications=applications(connection, replica),
+        health=tuple(authority.health()),
+    )
+
+
+def applications(connection: sqlite3.Connection, replica: Replica) -> dict[str, Application]:
+    """The effective vaults with their types. A type is stated by whichever head lists the vault."""
+    found: dict[str, Application] = {}
+    for vid in replica.authority.heads(Kind.PERSONAL):
+        raw = versions.raw(connection, vid)
+        if raw is not None:
+            found = personal.application_entries(version.parse(raw)) | found
+    listed = replica.authority.applications()
+    return {identifier: found.get(identifier, Application(identifier, "")) for identifier in sorted(listed)}
+
+
+def readers(replica: Replica, application: Application, at: tuple[bytes, ...] | None = None) -> frozenset[str]:
+    """The devices that hold a vault's keys: admins and grants; Discovery goes to every device, Group to all but relays."""
+    authority = replica.authority
+    found = (
+        authority.readers(application.identifier) if at is None else authority.readers_at(at, application.identifier)
+    )
+    devices = authority.devices()
+    if application.tag == DISCOVERY.tag:
+        return devices | found
+    if application.tag == GROUP.tag:
+        return found | {udf for udf in devices if authority.role(udf) is not Role.RELAY}
+    return found

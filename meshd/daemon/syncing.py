@@ -1,0 +1,401 @@
+"""One connection to one sibling: the sync session driven from the store (docs/specs/sync.md).
+
+Three tasks share a session: the reader owns its events, the pusher announces what the store got since, the committer takes
+what arrived through verification into one transaction after the other and acknowledges what is durable. They meet in two
+bounded places, the want queue and the batch channel, so a peer that never reads, or never stops, costs a fixed amount.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from dataclasses import dataclass, field
+
+import trio
+
+from meshd.daemon.context import Daemon, wait
+from meshd.daemon.verifying import Verified, verify
+from meshd.errors import MeshError, NetworkError, RemoteProtocolError
+from meshd.net.streams import Link
+from meshd.profile.claim import Kind
+from meshd.store import chains, peers, versions
+from meshd.store.replica import Outcome
+from meshd.sync.events import (
+    PeerAck,
+    PeerChanges,
+    PeerClosed,
+    PeerFeed,
+    PeerGone,
+    PeerHello,
+    PeerItem,
+    PeerProfiles,
+    PeerWant,
+)
+from meshd.sync.messages import Change, CloseCode, HelloInfo
+from meshd.sync.session import WINDOW_BYTES, Session
+
+BATCH = 200
+AHEAD = 4000  # rows announced and not acknowledged, at most
+QUEUE = 20_000  # announced rows that we have not fetched yet; a peer that goes on beyond is cut off
+STRIKES = 3  # batches with something malformed or wrongly signed before the peer is left alone for an hour
+HELLO_SECONDS = 20.0
+QUIET_SECONDS = 90.0  # then we ask for a sign of life
+SILENT_SECONDS = 150.0  # then the peer counts as gone
+WRITE_SECONDS = 60.0  # a peer that takes nothing for so long is cut off
+
+
+@dataclass(slots=True)
+class Progress:
+    """What others may know of a connection."""
+
+    udf: str
+    address: str
+    outgoing: bool
+    greeted: bool = False  # it came to a conversation
+    connected: bool = False  # hello came: under TLS 1.3 a finished handshake says nothing yet
+    announced: int = 0  # our seq up to which the peer was told
+    acked: int = 0  # … up to which it has committed
+    theirs: int = 0  # the peer's newest seq that it announced
+    ours: int = 0  # … up to which we have committed
+    caught_up: bool = False
+    received: int = 0
+    clock_skew_ms: int = 0
+    strikes: int = 0
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope, repr=False)
+
+
+@dataclass(slots=True)
+class _Wanted:
+    seq: int
+    size: int
+
+
+class Conversation:
+    """One sync session with the device `udf` over an authenticated stream."""
+
+    def __init__(self, daemon: Daemon, link_stream: trio.abc.Stream, progress: Progress) -> None:
+        snapshot = daemon.snapshot
+        self._daemon = daemon
+        self.progress = progress
+        self._session = Session(
+            HelloInfo(
+                store_id=daemon.store_id(),
+                udf=snapshot.own,
+                features=(),
+                clock_ms=daemon.now_ms(),
+                heads=snapshot.heads,
+                max_frame=daemon.config.limits.max_frame,
+            ),
+            outgoing=progress.outgoing,
+        )
+        self._link = Link(self._session, link_stream)
+        self._store_id = b""  # the peer's
+        self._push_from = trio.Event()
+        self._queue: deque[Change] = deque()  # announced to us, not wanted yet
+        self._open: dict[bytes, _Wanted] = {}  # wanted or in a batch, not committed
+        self._rows: deque[tuple[int, bytes | None]] = deque()  # announced to us in order; None: nothing to wait for
+        self._acked = 0
+        self._items: list[PeerItem] = []
+        self._said_caught_up = False
+        self._heard = trio.current_time()
+        self._progressed = trio.Event()
+        self._batches, self._to_commit = trio.open_memory_channel[list[PeerItem]](4)
+
+    async def run(self) -> None:
+        """Talk until one side ends it. MeshError says why it was ended early."""
+        try:
+            self._session.start()
+            await self._flush()
+            with trio.fail_after(HELLO_SECONDS):
+                await self._greet()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._commit)
+                nursery.start_soon(self._push)
+                nursery.start_soon(self._watch)
+                await self._read()
+                nursery.cancel_scope.cancel()
+        except trio.TooSlowError as exc:
+            raise NetworkError("the other device did not answer in time") from exc
+        finally:
+            self.progress.connected = False
+            await self._end()
+
+    async def _end(self) -> None:
+        with trio.move_on_after(2) as scope:
+            scope.shield = True
+            try:
+                self._session.close(CloseCode.STOPPING)
+                await self._link.flush()
+            except MeshError:
+                pass  # it is gone already
+            await self._save_ack()
+        with trio.CancelScope(shield=True):
+            await self._link.aclose()
+
+    async def _save_ack(self) -> None:
+        """How far the peer holds our versions. Losing it costs a repeated announcement, so it is written once."""
+        progress, now = self.progress, self._daemon.now_ms()
+
+        def save(connection: sqlite3.Connection) -> None:
+            peers.set_ack(connection, progress.udf, progress.acked)
+            peers.seen(connection, progress.udf, now)
+
+        await wait(self._daemon.writer.submit(save))
+
+    async def _flush(self) -> None:
+        with trio.fail_after(WRITE_SECONDS):
+            await self._link.flush()
+
+    # --- the reader ---------------------------------------------------------------------------------------------------
+
+    async def _greet(self) -> None:
+        while (event := self._session.next_event()) is None:
+            await self._link.fill()
+        if not isinstance(event, PeerHello):
+            raise NetworkError("the other device ended the connection")
+        info = event.info
+        if info.udf != self.progress.udf:
+            raise RemoteProtocolError("the other device says another name than its certificate")
+        self._store_id = info.store_id
+        self.progress.clock_skew_ms = info.clock_ms - self._daemon.now_ms()
+        await self._hand_profiles(info.heads)
+        cursor = peers.cursor_for(self._daemon.reader.connection, self.progress.udf, info.store_id)
+        self._acked = self.progress.ours = self.progress.theirs = cursor
+        self._session.feed(info.store_id, cursor)
+        await self._flush()
+        self.progress.connected = self.progress.greeted = True
+        self._daemon.changed.bump()
+
+    async def _hand_profiles(self, heads: tuple[bytes, ...]) -> None:
+        """Profiles go first: the peer judges everything else by them."""
+        for raw in self._daemon.profiles_beyond(heads):
+            self._session.profiles([raw])
+            if self._session.backlog > WINDOW_BYTES:
+                await self._flush()
+
+    async def _read(self) -> None:
+        while True:
+            event = self._session.next_event()
+            if event is None:
+                await self._dispatch()
+                await self._flush()
+                await self._link.fill()
+                self._heard = trio.current_time()
+                continue
+            match event:
+                case PeerItem():
+                    self._items.append(event)
+                    if len(self._items) >= BATCH:
+                        await self._dispatch()
+                case PeerChanges():
+                    self._announced_to_us(event)
+                case PeerWant():
+                    await self._serve(event.vids)
+                case PeerAck():
+                    self.progress.acked = max(self.progress.acked, event.seq)
+                    self._moved()
+                case PeerFeed():
+                    await self._start_push(event)
+                case PeerProfiles():
+                    await self._take_profiles(event.raws)
+                case PeerClosed():
+                    if event.code in (CloseCode.PROTOCOL, CloseCode.UNSUPPORTED, CloseCode.DENIED):
+                        raise NetworkError(f"the other device ended the connection: {event.text or 'no reason given'}")
+                    return
+                case PeerGone():
+                    return
+                case _:
+                    pass  # notes, evidence and stability: for portals and pruning
+
+    async def _dispatch(self) -> None:
+        """Hand what has arrived to the committer, and ask for more."""
+        if self._items:
+            batch, self._items = self._items, []
+            await self._batches.send(batch)
+        self._want()
+
+    def _announced_to_us(self, event: PeerChanges) -> None:
+        if len(self._rows) + len(event.changes) > QUEUE:
+            raise RemoteProtocolError("the other device announces without waiting for acknowledgements")
+        held = versions.known(self._daemon.reader.connection, [change.vid for change in event.changes])
+        for change in event.changes:
+            self.progress.theirs = max(self.progress.theirs, change.seq)
+            if change.vid in held or change.vid in self._open or _refused_kind(change.kind):
+                self._rows.append((change.seq, change.vid if change.vid in self._open else None))
+                continue
+            self._open[change.vid] = _Wanted(change.seq, change.size)
+            self._rows.append((change.seq, change.vid))
+            self._queue.append(change)
+        self.progress.caught_up = event.caught_up
+        self._acknowledge()
+        self._want()
+
+    def _want(self) -> None:
+        """Keep the window full. Profiles first, then containers, then items: the order in which they can be judged."""
+        room = self._session.want_room()
+        while self._queue and room > 0:
+            part = [self._queue[place] for place in range(min(room, len(self._queue)))]
+            taken = self._session.want([change.vid for change in part], [change.size for change in part])
+            for _ in range(taken):
+                self._queue.popleft()
+            if taken < len(part):
+                return
+            room = self._session.want_room()
+
+    def _acknowledge(self) -> None:
+        """Everything up to the first row that is not durable yet is ours."""
+        seq = self._acked
+        while self._rows and (self._rows[0][1] is None or self._rows[0][1] not in self._open):
+            seq = self._rows.popleft()[0]
+        if seq > self._acked:
+            self._acked = self.progress.ours = seq
+            self._session.ack(seq)
+            self._moved()
+
+    async def _serve(self, vids: tuple[bytes, ...]) -> None:
+        found = versions.raws(self._daemon.reader.connection, vids)
+        for vid in vids:
+            kind, raw = found.get(vid, (0, b""))
+            self._session.item(vid, kind, raw)
+            if self._session.backlog > WINDOW_BYTES:
+                await self._flush()
+
+    async def _take_profiles(self, raws: tuple[bytes, ...]) -> None:
+        """Profiles come before everything that is judged by them, so they are taken in at once."""
+        verified = await verify(raws, [None] * len(raws), self._daemon.replica.directory)
+        if verified.refused or verified.unknown:
+            self._strike(verified.refused or ("a profile by a signer that no profile lists",))
+        await self._store(verified, None)
+
+    # --- the committer ------------------------------------------------------------------------------------------------
+
+    async def _commit(self) -> None:
+        """Batches in the order in which they came; the next is verified while this one is written."""
+        ready, next_one = trio.open_memory_channel[tuple[list[PeerItem], Verified]](1)
+
+        async def check() -> None:
+            async with ready:
+                async for batch in self._to_commit:
+                    held = [item for item in batch if item.raw]
+                    verified = await verify(
+                        [item.raw for item in held], [item.vid for item in held], self._daemon.replica.directory
+                    )
+                    await ready.send((batch, verified))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(check)
+            async for batch, verified in next_one:
+                if verified.unknown:  # the profile that lists the signer may have come in the batch before
+                    again = await verify(
+                        verified.unknown, [None] * len(verified.unknown), self._daemon.replica.directory
+                    )
+                    verified = Verified(
+                        verified.versions + again.versions, again.unknown, verified.refused + again.refused
+                    )
+                if verified.refused:
+                    self._strike(verified.refused)
+                await self._store(verified, batch)
+
+    async def _store(self, verified: Verified, batch: list[PeerItem] | None) -> None:
+        """One transaction: the versions, and the cursor that says so."""
+        vids = [item.vid for item in batch] if batch is not None else []
+        settled = self._settled(vids)
+        daemon, udf, store_id = self._daemon, self.progress.udf, self._store_id
+
+        def commit(connection: sqlite3.Connection, outcome: Outcome) -> None:
+            daemon.replica.accept(connection, verified.versions, daemon.now_ms(), outcome)
+            if settled:
+                peers.set_cursor(connection, udf, store_id, settled)
+
+        await daemon.transact(commit)
+        self.progress.received += len(verified.versions)
+        for vid in vids:
+            self._open.pop(vid, None)
+        self._acknowledge()
+        self._want()
+        await self._flush()
+
+    def _settled(self, vids: list[bytes]) -> int:
+        """The peer's seq up to which we will hold everything once these are committed."""
+        coming, seq = set(vids), 0
+        for row_seq, vid in self._rows:
+            if vid is not None and vid in self._open and vid not in coming:
+                break
+            seq = row_seq
+        return seq
+
+    def _strike(self, reasons: tuple[str, ...]) -> None:
+        self.progress.strikes += 1
+        if self.progress.strikes >= STRIKES:
+            raise RemoteProtocolError(f"the other device sent what can't be believed: {reasons[0]}")
+
+    # --- the pusher ---------------------------------------------------------------------------------------------------
+
+    async def _start_push(self, event: PeerFeed) -> None:
+        last = versions.last_seq(self._daemon.reader.connection)
+        after = event.after if event.store_id == self._daemon.store_id() else 0
+        if after > last:
+            # The peer holds more of us than we do: this store was restored from a backup (formats.md F8).
+            await self._daemon.transact(lambda connection, outcome: chains.renumber(connection, self._daemon.rng))
+            raise NetworkError("this store was restored from a backup; connecting anew")
+        self.progress.announced = self.progress.acked = after
+        self._push_from.set()
+
+    async def _push(self) -> None:
+        await self._push_from.wait()
+        while True:
+            seen = self._daemon.moved.count
+            await self._announce()
+            await self._daemon.moved.after(seen)
+
+    async def _announce(self) -> None:
+        while True:
+            while self.progress.announced - self.progress.acked > AHEAD:
+                await self._progressed.wait()
+            rows = versions.changes(self._daemon.reader.connection, self.progress.announced, 1000)
+            caught_up = len(rows) < 1000
+            if rows or not self._said_caught_up:
+                self._session.changes([_announcement(row) for row in rows], caught_up)
+                self._said_caught_up = caught_up
+                if rows:
+                    self.progress.announced = rows[-1].seq
+                await self._flush()
+            if caught_up:
+                return
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def _moved(self) -> None:
+        self._progressed.set()
+        self._progressed = trio.Event()
+        self._daemon.changed.bump()
+
+    async def _watch(self) -> None:
+        """End the connection of a device that was removed, and of one that is silent."""
+        while True:
+            seen = self._daemon.changed.count
+            if not self._may_stay():
+                self._session.close(CloseCode.DENIED, "not a device of this mesh any more")
+                await self._flush()
+                raise NetworkError("the other device was removed from the mesh")
+            with trio.move_on_after(QUIET_SECONDS / 3):
+                await self._daemon.changed.after(seen)
+            silence = trio.current_time() - self._heard
+            if silence > SILENT_SECONDS:
+                raise NetworkError("the other device went silent")
+            if silence > QUIET_SECONDS:
+                self._session.ping()
+                await self._flush()
+
+    def _may_stay(self) -> bool:
+        snapshot = self._daemon.snapshot
+        return snapshot.is_member and self.progress.udf in snapshot.devices
+
+
+def _announcement(row: versions.Change) -> Change:
+    return Change(row.seq, row.kind, row.identifier, row.vid, row.gen, row.updated, row.size, row.signer)
+
+
+def _refused_kind(kind: int) -> bool:
+    """Kinds that this release can't read are left where they are; odd ones will be carried once they exist."""
+    return kind not in Kind._value2member_map_ or kind == Kind.RECEIPT

@@ -1,0 +1,111 @@
+"""Items: reading an entry's heads, and writing the version that replaces them. Runs in the writer's thread.
+
+One item is one entry. An edit names every head that it saw as a parent, so editing an item in conflict resolves it, and a
+change that arrives in between stays beside it as a conflict. Nothing is overwritten.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from meshd.daemon import keyring as keyrings
+from meshd.daemon.keyring import Keyring, Opened
+from meshd.daemon.pen import Pen
+from meshd.errors import DecryptError, FormatError, NotFound
+from meshd.profile import clock, vault, version
+from meshd.profile.claim import Kind
+from meshd.profile.vault import Item
+from meshd.profile.version import Parsed, Version
+from meshd.store import versions
+from meshd.store.replica import Draft
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One head of an item, opened."""
+
+    vid: bytes
+    signer: str
+    updated: int
+    tag: str
+    parsed: Parsed = field(repr=False)
+    item: Item = field(repr=False)
+
+    @property
+    def rank(self) -> tuple[bool, int, bytes]:
+        return vault.winner_key(self.item.deleted, self.item.time, self.vid)
+
+
+def items_of(connection: sqlite3.Connection, container: str) -> list[str]:
+    """The Identifiers of a vault's items that have a head, deleted ones too."""
+    rows = connection.execute(
+        "SELECT DISTINCT identifier FROM heads WHERE kind = 8 AND identifier > ? AND identifier < ?",
+        (container + "/", container + "0"),  # "0" follows "/" in ASCII
+    )
+    return [row[0] for row in rows.fetchall()]
+
+
+def open_heads(connection: sqlite3.Connection, keyring: Keyring, identifier: str) -> list[Head]:
+    """The heads that this device can open, the winner first. Equal plaintexts count once, under the smaller vid."""
+    found: list[Head] = []
+    for vid, (_, raw) in versions.raws(connection, versions.heads(connection, Kind.ITEM, identifier)).items():
+        parsed = version.parse(raw)
+        try:
+            item = vault.open_item(parsed, keyring.key)
+            found.append(Head(vid, parsed.claim.signer, parsed.updated, parsed.tag, parsed, item))
+            item.time  # noqa: B018  an item whose T can't be read is no head that could win
+        except (DecryptError, FormatError):
+            found = [head for head in found if head.vid != vid]
+    found.sort(key=lambda head: head.rank, reverse=True)
+    return found
+
+
+def distinct(heads: Sequence[Head]) -> list[Head]:
+    """Heads with different contents: two devices that wrote the same are in no conflict (formats.md F5)."""
+    found: list[Head] = []
+    for head in sorted(heads, key=lambda head: head.vid):
+        if all(_content(head.item) != _content(other.item) for other in found):
+            found.append(head)
+    found.sort(key=lambda head: head.rank, reverse=True)
+    return found
+
+
+def _content(item: Item) -> object:
+    return item.private, {name: value for name, value in item.meta.items() if name not in ("T", "Made")}
+
+
+def write_item(pen: Pen, opened: Opened, identifier: str, item: Item, replaces: Sequence[Head]) -> Version:
+    """Encrypt `item` under the vault's write key and sign it as the version that replaces these heads."""
+    key = keyrings.write_key(pen.connection, pen.replica, opened)
+    body = vault.seal_item(item, key, pen.rng)
+    rest = (
+        {name: value for name, value in replaces[0].parsed.body.items() if name != "EncryptedData"} if replaces else {}
+    )
+    return pen.write(
+        Draft(
+            Kind.ITEM,
+            identifier,
+            replaces[0].tag if replaces else opened.application.tag,
+            rest | body,
+            parents=tuple(head.vid for head in replaces),
+        )
+    )
+
+
+def add(pen: Pen, opened: Opened, build: Callable[[int, str], Item]) -> Version:
+    """A new item. `build` makes its plaintext from (T, Made)."""
+    identifier = vault.new_item_identifier(opened.application.identifier, pen.rng)
+    return write_item(pen, opened, identifier, build(clock.tick(pen.now_ms, ()), pen.made), ())
+
+
+def replace(pen: Pen, identifier: str, build: Callable[[Item, int, str], Item]) -> Version:
+    """A new version over all heads of an item. `build` makes it from the winner's plaintext and (T, Made)."""
+    container = identifier.partition("/")[0]
+    opened = pen.keyring.vaults.get(container)
+    heads = open_heads(pen.connection, pen.keyring, identifier) if opened is not None else []
+    if opened is None or not heads:
+        raise NotFound("there is no such item on this device")
+    time = clock.tick(pen.now_ms, [head.item.time for head in heads])
+    return write_item(pen, opened, identifier, build(heads[0].item, time, pen.made), heads)
