@@ -1,18 +1,17 @@
 """The two ends of a pairing as pure cores: bytes in, events out (formats.md F11, docs/specs/pairing.md).
 
-What the peer may say is `JOINER_HEARS` and `HOST_HEARS`: state → message → next state, and a missing key is the error.
-What we may say are the verbs, each with the states in which it is allowed. A core answers by itself up to the proof,
-because there is nothing to decide; from there on the driver decides and the core carries. There are no clocks here:
-deadlines and the counting of connections are the driver's, and so is the counting of guesses, for which a core emits
-TryReserved *before* the bytes that make the guess can leave.
+What the peer may say is a table in `states`, and a missing key there is the error. What we may say are the verbs, each
+with the states in which it is allowed. A core answers by itself up to the proof, because there is nothing to decide;
+from there on the driver decides and the core carries. There are no clocks here: deadlines and the counting of
+connections are the driver's, and so is the counting of guesses, for which a core emits TryReserved *before* the bytes
+that make the guess can leave.
 """
 
 from __future__ import annotations
 
-import enum
 import hmac
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
 
 from meshd.crypto import base64url, pake
 from meshd.errors import (
@@ -28,74 +27,12 @@ from meshd.errors import (
 from meshd.pairing import events, messages, proof
 from meshd.pairing.code import PairingSecret
 from meshd.pairing.events import Event
+from meshd.pairing.states import HOST_HEARS, JOINER_HEARS, PROVEN_STATES, Hears, State
 
 Rng = Callable[[int], bytes]
 
 ALPN = proof.PROTOCOL
 MAX_ENTRY_BYTES = 64 * 1024 * 1024  # of all versions that a host may send along
-
-
-class State(enum.StrEnum):
-    """Where a conversation stands; the names say what is awaited."""
-
-    START = "start"
-    HELLO = "hello"  # host: the joiner's greeting
-    OFFER = "offer"  # joiner: the host's answer to it
-    SHARE = "share"
-    PROOF = "proof"
-    PROVEN = "proven"  # joiner: the profile; host: its own driver's offer_profile
-    PROFILE = "profile"  # joiner: its own driver's request; host: the request
-    POLLED = "polled"  # asked how an earlier request stands
-    REQUESTED = "requested"
-    STARTED = "started"
-    DECIDED = "decided"
-    DONE = "done"
-    CLOSED = "closed"
-
-
-Hears = Mapping[State, Mapping[type[messages.Message], State]]
-
-JOINER_HEARS: Final[Hears] = {
-    State.START: {},
-    State.OFFER: {messages.PairOffer: State.SHARE, messages.Refusal: State.CLOSED},
-    State.SHARE: {messages.HostShare: State.PROOF, messages.Refusal: State.CLOSED},
-    State.PROOF: {messages.HostProof: State.PROVEN, messages.Refusal: State.CLOSED},
-    State.PROVEN: {messages.Profile: State.PROFILE, messages.Refusal: State.CLOSED},
-    State.PROFILE: {messages.Refusal: State.CLOSED},
-    State.POLLED: {
-        messages.Started: State.STARTED,
-        messages.Decision: State.DECIDED,
-        messages.Refusal: State.CLOSED,
-    },
-    State.REQUESTED: {
-        messages.Started: State.STARTED,
-        messages.Decision: State.DECIDED,
-        messages.Refusal: State.CLOSED,
-    },
-    State.STARTED: {messages.Decision: State.DECIDED, messages.Refusal: State.CLOSED},
-    State.DECIDED: {messages.EntryBatch: State.DECIDED, messages.Welcomed: State.DONE},
-    State.DONE: {},
-    State.CLOSED: {},
-}
-
-HOST_HEARS: Final[Hears] = {
-    State.HELLO: {messages.PairHello: State.SHARE},
-    State.SHARE: {messages.JoinerShare: State.PROOF},
-    State.PROOF: {messages.JoinerProof: State.PROVEN},
-    State.PROVEN: {},
-    State.PROFILE: {messages.Request: State.REQUESTED, messages.Poll: State.POLLED},
-    State.POLLED: {messages.Request: State.REQUESTED, messages.Poll: State.POLLED},
-    State.REQUESTED: {messages.Poll: State.REQUESTED},
-    State.STARTED: {messages.Poll: State.STARTED},
-    # A poll may cross the decision on the wire; the decision is its answer.
-    State.DECIDED: {messages.Poll: State.DECIDED},
-    State.DONE: {messages.Poll: State.DONE},
-    State.CLOSED: {},
-}
-
-_PROVEN_STATES = frozenset(
-    {State.PROVEN, State.PROFILE, State.POLLED, State.REQUESTED, State.STARTED, State.DECIDED, State.DONE}
-)
 
 
 class _Core:
@@ -163,7 +100,7 @@ class _Core:
     @property
     def proven(self) -> bool:
         """Whether the other side has shown that it knows the code."""
-        return self.state in _PROVEN_STATES
+        return self.state in PROVEN_STATES
 
     @property
     def block_token(self) -> str:

@@ -23,9 +23,9 @@ from meshd.errors import (
     RemoteProtocolError,
     VersionMismatch,
 )
-from meshd.pairing import events, machine, messages, proof
+from meshd.pairing import events, machine, messages, proof, states
 from meshd.pairing.limits import Attempts
-from meshd.pairing.machine import State
+from meshd.pairing.states import State
 
 CHUNKS = [1, 3, None]
 
@@ -407,7 +407,7 @@ EXAMPLES: dict[type[messages.Message], messages.Message] = {
     messages.Welcomed: messages.Welcomed(b"{}", ()),
     messages.EntryBatch: messages.EntryBatch((b"x",)),
 }
-TABLES = {"joiner": machine.JOINER_HEARS, "host": machine.HOST_HEARS}
+TABLES = {"joiner": states.JOINER_HEARS, "host": states.HOST_HEARS}
 OUT_OF_TURN = [
     pytest.param(role, state, kind, id=f"{role}-{state}-{kind.__name__}")
     for role, table in TABLES.items()
@@ -614,7 +614,7 @@ def test_names_in_any_script_are_welcome() -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.binary(max_size=200), st.sampled_from(sorted(machine.HOST_HEARS)))
+@given(st.binary(max_size=200), st.sampled_from(sorted(states.HOST_HEARS)))
 def test_garbage_in_any_state_raises_only_our_errors(data: bytes, state: State) -> None:
     if state is State.CLOSED:
         return

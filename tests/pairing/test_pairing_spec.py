@@ -18,7 +18,7 @@ from pycddl import Schema, ValidationError
 from harness import pairing_world as world
 from harness.wire import Pair, frames
 from meshd.crypto import cbor
-from meshd.pairing import events, machine, messages, proof
+from meshd.pairing import events, messages, proof, states
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "specs"
@@ -75,7 +75,7 @@ def test_the_spec_names_every_message_and_every_reason() -> None:
 
 def test_the_state_diagrams_show_the_tables() -> None:
     text = (SPEC / "pairing.md").read_text()
-    for table in (machine.JOINER_HEARS, machine.HOST_HEARS):
+    for table in (states.JOINER_HEARS, states.HOST_HEARS):
         for state, heard in table.items():
             for kind, following in heard.items():
                 line = rf"{state} --> {following}: hears {kind.__name__}\b"
