@@ -44,10 +44,19 @@ def main(
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`| head`): say nothing, and nothing at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
+        return ERROR
+    except OSError as exc:
+        terminal.talk(f"meshctl: the output can't be written: {exc.strerror}")
+        _drop_output()
         return ERROR
     except SystemExit as exc:  # argparse after --help and --version
         return exc.code if isinstance(exc.code, int) else OK
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's own flush at exit does not fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def tell(exc: MeshError, terminal: Terminal, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ Only the module of the chosen command is imported: a module listed here has, for
 from __future__ import annotations
 
 import argparse
+import os
 from importlib import import_module
 
 from meshd import __version__
@@ -59,9 +60,21 @@ GROUPS = {
 }
 
 
+def _width() -> int:
+    try:
+        return max(40, min(os.get_terminal_size().columns, 120) - 2)
+    except OSError:
+        return 78
+
+
+_WIDTH = _width()
+
+
 class _Help(argparse.HelpFormatter):
+    """argparse makes one for every argument; asking shutil for the width would import compressors at every start."""
+
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28)
+        super().__init__(prog, max_help_position=28, width=_WIDTH)
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,7 +88,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of a command, `run` being the function to call. BadRequest for bad usage; SystemExit after --help."""
+    """A command's arguments, `run` being the function to call. BadRequest for bad usage; SystemExit after --help."""
     words = _command_words(argv)
     args = build(words).parse_args(argv)
     if not hasattr(args, "run"):
@@ -93,7 +106,7 @@ def build(chosen: list[str] | None) -> Parser:
     )
     _common(parser, top=True)
     parser.add_argument("--version", action="version", version=f"meshctl {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", parser_class=Parser, title="commands")
+    commands = parser.add_subparsers(prog="meshctl", metavar="COMMAND", parser_class=Parser, title="commands")
     for name, row in COMMANDS.items():
         if chosen and chosen[0] != name:
             continue
@@ -102,7 +115,7 @@ def build(chosen: list[str] | None) -> Parser:
             continue
         group = commands.add_parser(name, help=GROUPS[name], description=GROUPS[name])
         _common(group, top=False)
-        inner = group.add_subparsers(metavar="COMMAND", parser_class=Parser, title="commands")
+        inner = group.add_subparsers(prog=f"meshctl {name}", metavar="COMMAND", parser_class=Parser, title="commands")
         for inner_name, inner_row in row.items():
             if chosen is None or not chosen[1:] or chosen[1] == inner_name:
                 _add(inner, inner_name, f"{name}-{inner_name}", inner_row, loaded=chosen is None or bool(chosen[1:]))

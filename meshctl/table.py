@@ -6,14 +6,16 @@ from meshctl.terminal import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from meshctl.terminal import Terminal
 
 _GAP = "  "
 _LEAST = 8  # columns are not squeezed below this
 
 
-def show(terminal: Terminal, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print the rows. For a pipe: no head, one tab between fields, control characters escaped so that a row is a line."""
+def show(terminal: Terminal, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print the rows. For a pipe: no head, tabs between fields, control characters escaped so that a row is a line."""
     clean = [tuple(shown(field) for field in row) for row in rows]
     if not terminal.stdout.isatty():
         for row in clean:
@@ -24,7 +26,7 @@ def show(terminal: Terminal, head: tuple[str, ...], rows: list[tuple[str, ...]])
             terminal.styled(line)
 
 
-def lines(head: tuple[str, ...], rows: list[tuple[str, ...]], width: int) -> list[str]:
+def lines(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
     """The table's lines, the widest columns cut with … until it fits."""
     table = [head, *rows]
     widths = [max(_width(row[place]) for row in table) for place in range(len(head))]

@@ -73,8 +73,11 @@ class Terminal:
         self.stdout.flush()
 
     def talk(self, text: str) -> None:
-        """Tell a person something on stderr."""
-        self.stdout.flush()
+        """Tell a person something on stderr, after what was printed so far."""
+        try:
+            self.stdout.flush()
+        except OSError:
+            pass  # told where the data is printed
         self.stderr.write(shown(text, keep="\n") + "\n")
         self.stderr.flush()
 

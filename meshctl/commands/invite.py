@@ -13,6 +13,7 @@ from meshd.localapi.errors import ApiError, from_body
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from meshctl.answers import Json
     from meshctl.session import Session
@@ -119,11 +120,12 @@ def _draw(session: Session, uri: str) -> None:
 
 
 def _asked(session: Session, device: Json) -> bool:
-    question = f"{text(device, 'name')} wants to join (fingerprint {text(device, 'fingerprint') or text(device, 'id')}). Admit it?"
+    fingerprint = text(device, "fingerprint") or text(device, "id")
+    question = f"{text(device, 'name')} wants to join (fingerprint {fingerprint}). Admit it?"
     return session.terminal.agrees(question)
 
 
-def _countdown(session: Session):  # type: ignore[no-untyped-def]
+def _countdown(session: Session) -> Callable[[Json], None] | None:
     """A function that shows the time left, where that can be shown."""
     if session.as_json or not session.terminal.stderr.isatty():
         return None

@@ -93,8 +93,8 @@ def _new_master(args: argparse.Namespace, session: Session) -> str:
         return passphrases.from_file(args.master_passphrase_file, terminal)
     phrase = text(session.client.post(path("phrase"), {"words": 6}), "phrase")
     terminal.talk(
-        "\nThe master passphrase is asked for when an admin is added or removed. Write this one down and keep it apart\n"
-        f"from your devices, or type one of your own:\n\n    {phrase}\n"
+        "\nThe master passphrase is asked for when an admin is added or removed. Write this one down and\n"
+        f"keep it apart from your devices, or type one of your own:\n\n    {phrase}\n"
     )
     own = terminal.ask("Master passphrase (Enter takes the one above): ")
     if not own:

@@ -72,7 +72,7 @@ def unquote(text: str) -> str:
     data = bytearray(first.encode("utf-8"))
     for part in rest:
         try:
-            data.append(int(part[:2], 16) if part[:2].isalnum() and len(part) >= 2 else -1)
+            data.append(int(part[:2], 16) if part[:2].isascii() and part[:2].isalnum() and len(part) >= 2 else -1)
         except ValueError:
             raise BadRequest("a broken %-escape in the address") from None
         data += part[2:].encode("utf-8")

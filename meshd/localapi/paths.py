@@ -46,7 +46,7 @@ def runtime_directory(environ: Mapping[str, str]) -> str:
             return usual
     except OSError:
         pass
-    fallback = os.path.join(environ.get("TMPDIR") or "/tmp", f"runtime-{uid}")
+    fallback = os.path.join(environ.get("TMPDIR") or "/tmp", f"runtime-{uid}")  # noqa: S108 - checked below
     try:
         found = os.lstat(fallback)
     except OSError:
