@@ -81,7 +81,7 @@ def spared(claim: Claim, cut: Cut) -> frozenset[str]:
 
 
 def concerns(ops: dict[Key, bool]) -> tuple[set[str], bool]:
-    """Whose containers and items these operations decide about; True in the second place: everybody's."""
+    """Whose containers and items these operations decide about, cuts among them; in the second place: everybody's?"""
     signers = {key[1] for key in ops if key[0] in (DEVICE, GRANT, _NARROWED)}
     return signers, any(key[0] == APPLICATION for key in ops)
 

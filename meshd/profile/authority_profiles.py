@@ -124,7 +124,7 @@ class Profiles:
             self.heads = self._find_heads()
             for index in flips:
                 touched, all_of_them = concerns(self._ops[index])
-                signers |= touched | {cut.udf for cut in self._carried.get(index, ())}
+                signers |= touched
                 everything = everything or all_of_them
         return flips, signers, everything
 
