@@ -115,7 +115,7 @@ def _draw(session: Session, uri: str) -> None:
     except ValueError:
         return  # too long for a QR: the code is enough
     lines = picture.getvalue().splitlines()
-    if lines and len(lines[0]) <= session.terminal.width * 4:  # colours take characters, not columns
+    if lines and max(map(len, lines)) <= session.terminal.width:  # a broken QR is worse than none
         session.terminal.styled("\n".join(lines))
 
 

@@ -58,6 +58,10 @@ def _show(session: Session, answer: Json) -> None:
         terminal.data(f"! {text(problem, 'message')}")
         if text(problem, "hint"):
             terminal.data(f"  {text(problem, 'hint')}")
+    conflicts = number(answer, "conflicts")
+    if conflicts and all(text(problem, "code") != "conflicts" for problem in records(answer, "health")):
+        terminal.data(f"! {conflicts} changed on two devices apart: the newest counts, the others are kept")
+        terminal.data("  meshctl conflicts list")
     peers = records(answer, "peers")
     if peers:
         from meshctl import table
@@ -86,7 +90,7 @@ def _headline(answer: Json) -> str:
         parts.append("in step")
     conflicts = number(answer, "conflicts")
     if conflicts:
-        parts.append(f"{conflicts} in conflict: meshctl conflicts list")
+        parts.append(f"{conflicts} in conflict")
     return " · ".join(parts)
 
 

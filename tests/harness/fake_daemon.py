@@ -58,6 +58,7 @@ class FakeDaemon:
     invitation_script: list[dict[str, Any]] = field(default_factory=list)
     connection_script: list[dict[str, Any]] = field(default_factory=list)
     synced: bool = True
+    late: float = 0  # seconds between bind and listen
     fail: MeshError | None = None  # raised by every request
     raw: bytes | None = None  # sent instead of any answer
     requests: list[tuple[str, str, Any]] = field(default_factory=list)  # route name, target, body
@@ -68,7 +69,8 @@ class FakeDaemon:
     def __enter__(self) -> Self:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self.path)
-        self._listener.listen()
+        if not self.late:
+            self._listener.listen()
         self._stopped = threading.Event()
         self._resources: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
         if not self.devices:
@@ -88,6 +90,9 @@ class FakeDaemon:
     # ---- the socket
 
     def _accept(self) -> None:
+        if self.late:
+            self._stopped.wait(self.late)
+            self._listener.listen()
         while True:
             try:
                 link, _ = self._listener.accept()
