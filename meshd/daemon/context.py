@@ -234,7 +234,7 @@ class Daemon:
         if outcome.rejected:
             events.append(connection, now, "rejected", {"count": len(outcome.rejected), "why": outcome.rejected[0][1]})
         if outcome.quarantined:
-            events.append(connection, now, "quarantine", {"count": outcome.quarantined})
+            events.append(connection, now, "quarantine", {"count": len(outcome.quarantined)})
         for signer, count in outcome.forks:
             events.append(connection, now, "fork", {"device": signer, "n": count})
 

@@ -82,6 +82,10 @@ class Index:
     def stale(self) -> int:
         return len(self._stale)
 
+    @property
+    def unsaved(self) -> int:
+        return len(self._unsaved)
+
     def refresh(self, connection: sqlite3.Connection, limit: int | None = None) -> int:
         """Read up to `limit` marked items again; returns how many are still marked."""
         for _ in range(len(self._stale) if limit is None else min(limit, len(self._stale))):

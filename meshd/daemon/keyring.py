@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from meshd.crypto import sealing
+from meshd.crypto.keys import Rng
 from meshd.daemon import snapshot
 from meshd.errors import DecryptError, Denied, FormatError, NotFound
 from meshd.profile import vault, version
@@ -178,7 +179,7 @@ def _inverted(vid: bytes) -> bytes:
     return bytes(255 - byte for byte in vid)
 
 
-def seal_cache(keyring: Keyring, plaintext: bytes, identifier: str, rng: sealing.Rng) -> bytes:
+def seal_cache(keyring: Keyring, plaintext: bytes, identifier: str, rng: Rng) -> bytes:
     """A row of the item index, sealed under K_cache for this identifier."""
     return sealing.aead_seal(keyring.cache_key, plaintext, b"mmm-index/1 " + identifier.encode(), rng)
 

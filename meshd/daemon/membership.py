@@ -83,8 +83,7 @@ def admit(
         write_personal(pen, top, listing, master_key=master_key)
     else:
         listing = Listing(devices, listing.applications, roles, granted, listing.admins)
-        (top,) = pen.load([_master_to_embed(pen)])
-        write_personal(pen, top, listing)
+        write_personal(pen, master_to_embed(pen), listing)
     rewrap(pen)
     name_device(pen, joiner.identifier, name)
 
@@ -137,10 +136,9 @@ def _is_sealed_master(pen: Pen, vid: bytes) -> bool:
     return False
 
 
-def _master_to_embed(pen: Pen) -> bytes:
-    heads = pen.replica.authority.heads(Kind.MASTER)
-    rows = [row for vid in heads if (row := versions.get(pen.connection, vid)) is not None]
-    return min(rows, key=lambda row: (-row.gen, row.vid)).vid
+def master_to_embed(pen: Pen) -> Parsed:
+    """The MasterProfile head that a new PersonalProfile embeds; the others count through its ancestors."""
+    return pen.load(pen.replica.authority.heads(Kind.MASTER)[:1])[0]
 
 
 def effective(pen: Pen) -> Listing:
@@ -174,8 +172,7 @@ def effective(pen: Pen) -> Listing:
 def write_personal(pen: Pen, top: Parsed, listing: Listing, *, master_key: SigningKey | None = None) -> Version:
     """A PersonalProfile over the current heads; by the master key where a master profile changed with it."""
     heads = pen.replica.authority.heads(Kind.PERSONAL)
-    previous = pen.load([pen.replica.authority.winner(Kind.PERSONAL)])
-    body = personal.body(top, listing, previous[0])
+    body = personal.body(top, listing, pen.load(heads[:1])[0])
     draft = Draft(Kind.PERSONAL, pen.replica.mesh, "PersonalProfile", body, parents=heads)
     return pen.write(draft, master_key)
 

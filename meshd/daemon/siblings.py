@@ -325,7 +325,7 @@ class Siblings:
         except* _NETWORK_ERRORS as group:
             sibling.last_error = _first(group)
             self._log_lost(address, group)
-            secured = None  # type: ignore[assignment]
+            secured = None
         return secured is not None
 
     async def _call(self, sibling: Sibling, address: str, mode: knock.Mode, trust: tls.Trust) -> tls.TlsStream:

@@ -13,6 +13,7 @@ import trio
 
 from meshd.errors import FormatError, MeshError, TrustError, UnknownSigner
 from meshd.profile import version
+from meshd.profile.claim import Kind
 from meshd.profile.version import Version
 from meshd.store.replica import Directory
 
@@ -39,7 +40,10 @@ def check(raws: Sequence[bytes], expected: Sequence[bytes | None], directory: Di
             parsed = version.parse(raw)
             if vid is not None and parsed.claim.vid != vid:
                 raise FormatError("a version that is not the one announced")
-            versions.append(version.verify(parsed, directory))
+            verified = version.verify(parsed, directory)
+            if verified.kind in (Kind.MASTER, Kind.PERSONAL):
+                directory.learn(verified)  # what follows in this batch may be signed by a device that this one lists
+            versions.append(verified)
         except UnknownSigner:
             unknown.append(raw)
         except (FormatError, TrustError) as exc:

@@ -18,6 +18,7 @@ from meshd.store.db import get_meta, set_meta
 
 _ALLOWED = "heal_allowed"  # meta: the store-id under which one healing write may be made
 _HEALED = "healed"  # meta: the store-id under which it was made
+_LAST = "last_own"  # meta: the version that this store wrote last
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +87,15 @@ def for_next_write(connection: sqlite3.Connection, own: str) -> Next:
     if len(rows) > 1 and get_meta(connection, _ALLOWED) == store_id and get_meta(connection, _HEALED) != store_id:
         set_meta(connection, _HEALED, store_id or b"")
     elif len(rows) > 1:
-        rows = [max(rows, key=lambda row: row.seq)]  # the branch that this store wrote last, or was first to hold
-        last = get_meta(connection, "last_own")
-        rows = [row for row in (versions.get(connection, last or b""),) if row is not None] or rows
+        # Not ours to join: go on from what this store wrote last, or where that is unknown from what it held first.
+        last = versions.get(connection, get_meta(connection, _LAST) or b"")
+        rows = [last if last is not None else min(rows, key=lambda row: row.seq)]
     return Next(tuple(sorted(row.vid for row in rows)), 1 + max(row.n for row in rows))
 
 
 def wrote(connection: sqlite3.Connection, vid: bytes) -> None:
     """Remember the version that this store wrote last: the end of its own branch."""
-    set_meta(connection, "last_own", vid)
+    set_meta(connection, _LAST, vid)
 
 
 def noticed_restore(connection: sqlite3.Connection, rng: Callable[[int], bytes]) -> bool:

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from meshd.crypto.keys import SigningKey, VerifyKey
+from meshd.crypto.keys import Rng, SigningKey, VerifyKey
 from meshd.errors import Denied, FormatError, MeshError, StoreDamaged, TrustError
 from meshd.profile import author, device, links, version
 from meshd.profile.claim import Kind, State
 from meshd.profile.links import Links
-from meshd.profile.trust import Authority, Change
+from meshd.profile.trust import Authority, Change, check_parents
 from meshd.profile.version import Parsed, Version
 from meshd.store import chains, versions
 from meshd.store.db import get_meta
@@ -59,14 +59,18 @@ class Outcome:
     added: list[tuple[int, bytes]] = field(default_factory=list)  # (seq, vid)
     entries: set[tuple[int, str]] = field(default_factory=set)
     rejected: list[tuple[bytes, str]] = field(default_factory=list)  # (vid, why): dropped and counted
-    quarantined: int = 0
+    quarantined: set[bytes] = field(default_factory=set)
     profiles: bool = False  # devices, rights or removals may have changed
     forks: list[tuple[str, int]] = field(default_factory=list)
     restored: bool = False  # versions of our own arrived that this store did not hold
+    cloned: bool = False  # … and they can't be what was lost with a restore: somebody else writes with our key
 
-    @property
-    def last_seq(self) -> int:
-        return self.added[-1][0] if self.added else 0
+    def note(self, vid: bytes, state: State) -> None:
+        """A version was judged anew."""
+        if state is State.QUARANTINED:
+            self.quarantined.add(vid)
+        else:
+            self.quarantined.discard(vid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +90,9 @@ class Draft:
 class Replica:
     """The mesh's versions in one store. `mesh` is empty until this device has joined one."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, rng: Rng) -> None:
         self.directory = Directory()
+        self._rng = rng
         self.rebuild(connection)
 
     # --- memory from rows ---------------------------------------------------------------------------------------------
@@ -98,6 +103,7 @@ class Replica:
         self.own = (get_meta(connection, "device") or b"").decode()
         self.authority = Authority(self.mesh, _Chains(connection))
         self._listed_escrow: set[bytes] = set()
+        self._ever: frozenset[str] = frozenset()
         self._devices: dict[str, device.DeviceProfile] = {}
         self._needed = {row[0] for row in connection.execute("SELECT DISTINCT need FROM waits")}
         self._holes = {row[0] for row in connection.execute("SELECT DISTINCT need FROM holes")}
@@ -130,6 +136,7 @@ class Replica:
     def _integrate(self, parsed: Parsed) -> Change:
         change = self.authority.integrate(parsed.claim)
         self.directory.learn(parsed)
+        self._ever = self.authority.ever_devices()
         if parsed.claim.kind is Kind.MASTER:
             self._listed_escrow.update(vid for _, vid in parsed.claim.links.e)
         return change
@@ -146,15 +153,15 @@ class Replica:
 
     # --- what others wrote --------------------------------------------------------------------------------------------
 
-    def accept(self, connection: sqlite3.Connection, batch: Sequence[Version], now_ms: int) -> Outcome:
+    def accept(self, connection: sqlite3.Connection, batch: Sequence[Version], now_ms: int, outcome: Outcome) -> None:
         """Take verified versions in, in any order. What is malformed or a stranger's is in `rejected`, nothing of it stays."""
-        outcome = Outcome()
         held = versions.known(connection, [item.vid for item in batch])
         for item in batch:
             if item.vid not in held:
                 held.add(item.vid)
                 self._take(connection, item, now_ms, outcome)
-        return outcome
+        if outcome.restored:
+            outcome.cloned = not chains.noticed_restore(connection, self._rng)
 
     def _take(self, connection: sqlite3.Connection, item: Version, now_ms: int, outcome: Outcome) -> None:
         for part in item.embedded:
@@ -187,14 +194,14 @@ class Replica:
         if claim.kind in (Kind.MASTER, Kind.PERSONAL) and claim.identifier != self.mesh:
             raise TrustError("a profile of another mesh")
         if claim.kind is Kind.DEVICE:
-            if not listed and claim.signer not in self.authority.ever_devices():
+            if not listed and claim.signer not in self._ever:
                 raise TrustError("a device profile that no personal profile lists")
             device.read(item)  # the certificate must be the key's: TLS will pin it
             return
         self.authority.check_shape(claim)
         if (
             claim.signer != self.mesh
-            and claim.signer not in self.authority.ever_devices()
+            and claim.signer not in self._ever
             and (claim.kind is not Kind.PERSONAL or claim.signer not in version.online_keys(item.embedded[0].body))
         ):
             raise TrustError("signed by a device that no profile lists")
@@ -219,14 +226,11 @@ class Replica:
     def _check_generation(self, connection: sqlite3.Connection, item: Parsed) -> None:
         """Parents are of the same entry, and the generation is one more than theirs; likewise the place in the chain."""
         claim = item.claim
-        top = 0
-        for vid in claim.links.p:
-            row = versions.get(connection, vid)
-            if row is None or (row.kind, row.identifier) != claim.entry:
-                raise TrustError("a version that names a parent of another entry")
-            top = max(top, row.gen)
-        if claim.links.g != top + 1:
-            raise FormatError("a version whose generation is not one more than its parents'")
+        if claim.kind in (Kind.MASTER, Kind.PERSONAL):
+            self.authority.check_links(claim)
+        else:
+            rows = [versions.get(connection, vid) for vid in claim.links.p]
+            check_parents(claim, [(row.kind, row.identifier, row.gen) for row in rows if row is not None])
         if claim.links.n:
             chains.check_count(connection, claim)
 
@@ -262,35 +266,43 @@ class Replica:
                 outcome.profiles = True
         else:
             state = State.APPLIED if self.authority.may_write(claim) else State.QUARANTINED
+        # Nothing of the same entry can stand on a version that was not here before it.
+        plain = state is State.APPLIED and not claim.links.p
         if parked:
             versions.set_state(connection, claim.vid, state)
+            if plain:
+                versions.replace_heads(connection, *claim.entry, (), claim.vid)
         else:
-            seq = versions.insert(connection, item, state, now_ms)
+            seq = versions.insert(connection, item, state, now_ms, head=plain)
             outcome.added.append((seq, claim.vid))
         if claim.links.p:
             versions.add_edges(connection, claim.vid, claim.links.p)
+            if state is State.APPLIED:
+                self._advance(connection, item)
         if state is State.APPLIED:
-            self._advance(connection, item, outcome)
+            outcome.entries.add(claim.entry)
         else:
-            outcome.quarantined += 1
+            outcome.quarantined.add(claim.vid)
         if claim.links.n:
             self._chain(connection, item, outcome)
         if change is not None:
-            self._follow(connection, item, change, outcome)
+            outcome.profiles = True
+            self._follow(connection, change, outcome)
+            if claim.kind is Kind.MASTER:
+                for _, vid in claim.links.e:
+                    if vid in self._needed:
+                        self._release(connection, vid, now_ms, outcome)
         if claim.vid in self._needed:
             self._release(connection, claim.vid, now_ms, outcome)
-        return state
+        return State.QUARANTINED if claim.vid in outcome.quarantined else State.APPLIED
 
-    def _advance(self, connection: sqlite3.Connection, item: Parsed, outcome: Outcome) -> None:
+    def _advance(self, connection: sqlite3.Connection, item: Parsed) -> None:
         claim = item.claim
-        parents = claim.links.p
-        if parents and any(
-            row is None or row.state is not State.APPLIED for row in (versions.get(connection, vid) for vid in parents)
-        ):
-            versions.recompute_heads(connection, *claim.entry)
+        rows = [versions.get(connection, vid) for vid in claim.links.p]
+        if all(row is not None and row.state is State.APPLIED for row in rows):
+            versions.replace_heads(connection, *claim.entry, claim.links.p, claim.vid)
         else:
-            versions.replace_heads(connection, *claim.entry, parents, claim.vid)
-        outcome.entries.add(claim.entry)
+            versions.recompute_heads(connection, *claim.entry)
 
     def _chain(self, connection: sqlite3.Connection, item: Parsed, outcome: Outcome) -> None:
         claim = item.claim
@@ -302,28 +314,27 @@ class Replica:
             outcome.forks.append((claim.signer, claim.links.n))
         if claim.signer == self.own and not fills:
             outcome.restored = True
-        joined = self.authority.joined(claim.signer, claim.vid, claim.links.q)
-        if joined:
-            self._judge_again(connection, [row for vid in joined if (row := versions.get(connection, vid))], outcome)
+        change = self.authority.joined(claim.signer, claim.vid, claim.links.q)
+        if change.flips or change.versions or change.signers or change.everything:
+            self._follow(connection, change, outcome)
 
-    def _follow(self, connection: sqlite3.Connection, item: Parsed, change: Change, outcome: Outcome) -> None:
-        """A profile was linked: other profiles may stand or fall with it, and what their signers wrote."""
-        outcome.profiles = True
+    def _follow(self, connection: sqlite3.Connection, change: Change, outcome: Outcome) -> None:
+        """What stands or falls with what was just linked: profiles, then what their signers wrote."""
         for vid, state in change.flips.items():
             versions.set_state(connection, vid, state)
+            outcome.note(vid, state)
         if change.flips:
+            outcome.profiles = True
             for kind in (Kind.MASTER, Kind.PERSONAL):
                 versions.recompute_heads(connection, kind, self.mesh)
                 outcome.entries.add((int(kind), self.mesh))
         if change.everything:
             self._judge_again(connection, versions.judged(connection), outcome)
-        else:
-            for signer in change.signers:
-                self._judge_again(connection, versions.judged(connection, signer), outcome)
-        if item.claim.kind is Kind.MASTER:
-            for _, vid in item.claim.links.e:
-                if vid in self._needed:
-                    self._release(connection, vid, 0, outcome)
+            return
+        for signer in change.signers:
+            self._judge_again(connection, versions.judged(connection, signer), outcome)
+        rows = (versions.get(connection, vid) for vid in change.versions)
+        self._judge_again(connection, (row for row in rows if row is not None), outcome)
 
     def _judge_again(self, connection: sqlite3.Connection, rows: Iterable[versions.Row], outcome: Outcome) -> None:
         touched: set[tuple[int, str]] = set()
@@ -333,7 +344,7 @@ class Replica:
             state = State.APPLIED if self.authority.may_write(row.claim()) else State.QUARANTINED
             if state is not row.state:
                 versions.set_state(connection, row.vid, state)
-                outcome.quarantined += state is State.QUARANTINED
+                outcome.note(row.vid, state)
                 touched.add((row.kind, row.identifier))
         for entry in touched:
             versions.recompute_heads(connection, *entry)
@@ -381,6 +392,8 @@ class Replica:
         if self._admit(connection, signed, now_ms, outcome) is not State.APPLIED:
             raise Denied("This device may not write that.", hint="ask an admin of this mesh to grant it")
         outcome.restored = mark  # our own pen is no sign of a restore
+        if signed.signer == self.own:
+            chains.wrote(connection, signed.vid)
         return signed
 
     def _links(self, connection: sqlite3.Connection, key: SigningKey, draft: Draft) -> Links:

@@ -88,12 +88,12 @@ def raws(connection: sqlite3.Connection, vids: Sequence[bytes]) -> dict[bytes, t
     return found
 
 
-def insert(connection: sqlite3.Connection, parsed: Parsed, state: State, received: int) -> int:
-    """Add a version; returns its seq."""
+def insert(connection: sqlite3.Connection, parsed: Parsed, state: State, received: int, *, head: bool = False) -> int:
+    """Add a version; returns its seq. `head`: it stands and replaces nothing, which nearly all of a first sync do."""
     claim = parsed.claim
     cursor = connection.execute(
-        "INSERT INTO versions (vid, kind, identifier, signer, n, gen, updated, received, state, token, digest, raw)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO versions (vid, kind, identifier, signer, n, gen, updated, received, state, head, token, digest, raw)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             claim.vid,
             int(claim.kind),
@@ -104,6 +104,7 @@ def insert(connection: sqlite3.Connection, parsed: Parsed, state: State, receive
             parsed.updated,
             received,
             int(state),
+            int(head),
             parsed.token,
             parsed.digest,
             parsed.raw,

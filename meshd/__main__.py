@@ -1,0 +1,51 @@
+"""`meshd`: the device daemon. Arguments, hardening, the home's lock, then `daemon.app`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import trio
+
+from meshd import __version__
+from meshd.errors import MeshError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until stopped; returns the exit code."""
+    from meshd.daemon import app, config, logging, paths
+    from meshd.localapi.errors import exit_code
+    from meshd.net import process
+
+    parser = argparse.ArgumentParser(
+        prog="meshd", description="keeps this device's passwords, keys and settings in step with your other devices"
+    )
+    parser.add_argument("--home", metavar="DIR", help="keep everything under DIR (also: MESHD_HOME)")
+    parser.add_argument("--config", metavar="FILE", help="read FILE instead of the home's meshd.toml")
+    parser.add_argument("--version", action="version", version=f"meshd {__version__}")
+    config.add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    process.harden()
+    try:
+        where = paths.resolve(arguments.home, os.environ)
+        paths.prepare(where)
+        settings = config.overrule(
+            config.load(paths.Path(arguments.config) if arguments.config else where.config), arguments
+        )
+        logging.start(settings.log.level)
+        with paths.hold(where.lock):
+            trio.run(app.run_device, settings, where, strict_exception_groups=True)
+    except MeshError as exc:
+        print(f"meshd: {exc}", file=sys.stderr)
+        if exc.hint:
+            print(f"       {exc.hint}", file=sys.stderr)
+        return exit_code(exc.code)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""The device daemon: which tasks run, in which order they start, and how they stop.
+
+    services    network (interfaces, mDNS) · siblings · invitations · connections · local API · index keeper · auto-lock
+    start       everything that listens is started before READY is told
+    stop        SIGTERM or SIGINT: no new work, a few seconds for what runs, then cancel; the store closes last
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable
+
+import trio
+
+from meshd.daemon import api, locking, names
+from meshd.daemon.config import Config
+from meshd.daemon.connecting import Connections
+from meshd.daemon.context import Daemon, open_daemon, wait
+from meshd.daemon.inviting import Invitations
+from meshd.daemon.paths import Paths
+from meshd.daemon.siblings import Siblings
+from meshd.errors import MeshError
+from meshd.net import systemd
+from meshd.net.lan import Lan, Network
+
+STOP_SECONDS = 5.0
+SETTLE_SECONDS = 2.0  # index rows are written for what changed within so long, together
+
+
+def now_ms() -> int:
+    """Wall-clock milliseconds; shown to people and in versions, never decides."""
+    return time.time_ns() // 1_000_000
+
+
+async def run_device(config: Config, paths: Paths, *, told: Callable[[str], None] = lambda line: None) -> None:
+    """Be this home's daemon until a signal says stop. The caller holds the home's lock. MeshError: it could not start."""
+    daemon = open_daemon(config, paths, rng=secrets.token_bytes, now_ms=now_ms)
+    try:
+        network = Lan(config.lan.interfaces, secrets.token_bytes) if config.lan.enabled else None
+        async with trio.open_nursery() as nursery:
+            await nursery.start(stop_on_signal, nursery.cancel_scope)
+            await serve(daemon, network, nursery)
+            systemd.notify("READY=1", "STATUS=listening")
+            told(f"listening on {paths.socket}")
+    finally:
+        systemd.notify("STOPPING=1")
+        daemon.close()
+
+
+async def serve(daemon: Daemon, network: Network | None, nursery: trio.Nursery) -> api.App:
+    """Start the services of a device in `nursery`; returns once all of them listen."""
+    siblings = Siblings(daemon, network) if network is not None else None
+    invitations = Invitations(daemon, network, lambda: siblings.port if siblings else 0) if network else None
+    connections = Connections(daemon, network) if network else None
+    app = api.App(daemon, siblings, network, invitations, connections)
+    await open_without_a_person(daemon)
+    if network is not None and siblings is not None and invitations is not None and connections is not None:
+        await nursery.start(network.run)
+        if daemon.snapshot.connected:
+            await nursery.start(siblings.run)
+        else:
+            nursery.start_soon(when_connected, daemon, siblings)
+        await nursery.start(invitations.run)
+        await nursery.start(connections.run)
+    nursery.start_soon(keep_index, daemon)
+    nursery.start_soon(locking.auto_lock, daemon)
+    await nursery.start(api.serve, app, str(daemon.paths.socket))
+    return app
+
+
+async def open_without_a_person(daemon: Daemon) -> None:
+    """A device whose keystore needs no passphrase is never locked by a restart."""
+    if daemon.keystore is None or daemon.keystore.needs_passphrase:
+        return
+    try:
+        await daemon.unlock(None)
+    except MeshError as exc:
+        daemon.log.error("could not open the keystore: %s", exc)
+
+
+async def when_connected(daemon: Daemon, siblings: Siblings) -> None:
+    """Start looking for the other devices as soon as this one belongs to a mesh."""
+    while not daemon.snapshot.connected or daemon.tier1 is None:
+        seen = daemon.changed.count
+        if not daemon.snapshot.connected or daemon.tier1 is None:
+            await daemon.changed.after(seen)
+    await siblings.run()
+
+
+async def keep_index(daemon: Daemon) -> None:
+    """Read again what moved, remember it sealed, and follow the names of devices; when nobody waits for it."""
+    while True:
+        seen, version = daemon.moved.count, daemon.changed.count
+        if daemon.keyring is not None:
+            try:
+                index = await daemon.fresh_index()
+                names.refresh(daemon)
+                while daemon.index is index and index.unsaved:
+                    await wait(daemon.writer.submit(lambda connection: index.save(connection, daemon.rng)))
+            except MeshError as exc:  # locked meanwhile, or the disk is full: the index is rebuilt when it is needed
+                daemon.log.info("the index was not saved: %s", exc)
+        await _either(daemon, seen, version)
+        await trio.sleep(SETTLE_SECONDS)
+
+
+async def _either(daemon: Daemon, moved: int, changed: int) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def one(counter: Callable[[int], object], seen: int) -> None:
+            await counter(seen)  # type: ignore[misc]
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(one, daemon.moved.after, moved)
+        nursery.start_soon(one, daemon.changed.after, changed)
+
+
+async def stop_on_signal(
+    scope: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """SIGTERM and SIGINT end the daemon; a second one at once."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            if scope.cancel_called:
+                os._exit(130)
+            scope.deadline = trio.current_time() + STOP_SECONDS
+            scope.cancel()
