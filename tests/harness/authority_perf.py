@@ -73,7 +73,7 @@ def items(under: Claim, signer: str, count: int, previous: Claim | None = None) 
 
 
 def measure(profiles: int = 10_000, entries: int = 100_000) -> dict[str, float]:
-    """Seconds, and verdicts per second: a history linked in order and reversed, the removal of an admin at its end, items
+    """Seconds, and verdicts per second: a history linked in order and reversed, an admin removed at its end, items
     of a signer whom nobody cut and of one who was."""
     made = history(profiles)
     found: dict[str, float] = {}
