@@ -28,7 +28,6 @@ MAX_TXT = 512  # bytes, keys and values together
 MAX_TXT_ITEMS = 16
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
 _TXT_KEY = re.compile(rb"[a-z0-9-]{1,9}\Z")
-_NOTHING: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Service:
     service_type: str  # SYNC_TYPE or PAIR_TYPE
     instance: str  # one DNS label of letters, digits, "-", "_"
     port: int
-    txt: Mapping[str, bytes] = _NOTHING
+    txt: Mapping[str, bytes] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Seen:
     instance: str
     addresses: tuple[str, ...]  # without port; link-local IPv6 with its scope
     port: int
-    txt: Mapping[str, bytes] = field(default=_NOTHING, hash=False)
+    txt: Mapping[str, bytes] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

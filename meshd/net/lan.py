@@ -18,7 +18,7 @@ import trio
 
 from meshd.errors import BadRequest, NetworkError
 from meshd.net.discovery import DiscoveryPort
-from meshd.net.interfaces import Interfaces
+from meshd.net.interfaces import Address, Interfaces, usable
 from meshd.net.mdns import Discovery
 from meshd.net.streams import os_words
 
@@ -64,8 +64,14 @@ class Network(Protocol):
 class Lan:
     """The real network, on the named interfaces or on all but loopback. `rng` like secrets.token_bytes."""
 
-    def __init__(self, names: Sequence[str], rng: Callable[[int], bytes]) -> None:
-        self._interfaces = Interfaces(names)
+    def __init__(
+        self,
+        names: Sequence[str],
+        rng: Callable[[int], bytes],
+        *,
+        read: Callable[[Sequence[str]], tuple[Address, ...]] = usable,
+    ) -> None:
+        self._interfaces = Interfaces(names, read=read)
         self._discovery = Discovery(self._interfaces, rng)
 
     @property

@@ -13,13 +13,14 @@ import base64
 import ipaddress
 import logging
 import math
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
 from zeroconf import DNSQuestionType, IPVersion, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
 
-from meshd.errors import BadRequest
+from meshd.errors import BadRequest, NetworkError
 from meshd.net.discovery import MAX_ADDRESSES, TYPES, Board, Service, Subscription, check_service, read_sighting
 from meshd.net.interfaces import Address, Interfaces
 
@@ -154,17 +155,19 @@ class Discovery:
     async def _follow_addresses(self) -> None:
         now = self._interfaces.addresses
         if not now:
-            await self._close()
             self._problem = self._no_interface()
+            await self._close()
             return
         if self._responder is not None and _renumbered(self._bound, now):
             # The same address on another interface: the sockets hold on to the one that is gone.
             await self._close()
+        # Before anything is opened, since the first answers are judged by it; a failure closes, and empties it again.
+        before, self._bound = self._bound, now
         responder = self._responder
         if responder is None:
             await self._open(now)
             self._recheck_at = trio.current_time() + RECHECK_SECONDS
-        elif now != self._bound:
+        elif now != before:
             await self._rebind(responder, now)
             # New networks are to be asked, and not only listened to.
             await self._browse(responder)
@@ -172,7 +175,6 @@ class Discovery:
         elif trio.current_time() >= self._recheck_at:
             self._recheck_at = math.inf
             await self._rebind(responder, now)
-        self._bound = now
         self._problem = None
 
     async def _rebind(self, responder: Zeroconf, addresses: Sequence[Address]) -> None:
@@ -220,7 +222,10 @@ class Discovery:
     # -- zeroconf
 
     async def _open(self, addresses: Sequence[Address]) -> None:
-        choice, version = _binds(addresses)
+        # An address that can't be used yet, or no longer, would make zeroconf fail over all of them.
+        choice, version = _binds([address for address in addresses if _usable_now(address)])
+        if not choice:
+            raise NetworkError("no address can be used yet")
         # Not to be left behind: it takes milliseconds, and nobody would close what an abandoned thread had opened.
         self._responder = await trio.to_thread.run_sync(
             lambda: Zeroconf(choice, ip_version=version, use_asyncio=False), limiter=self._threads
@@ -295,7 +300,7 @@ class Discovery:
             seen = read_sighting(
                 info.type,
                 instance,
-                info.parsed_scoped_addresses(),
+                _scoped(info.parsed_scoped_addresses(), self._bound),
                 info.port,
                 info.properties,
                 loopback=any(address.loopback for address in self._bound),
@@ -357,9 +362,38 @@ def _binds(addresses: Sequence[Address]) -> tuple[list[str | int | tuple[tuple[s
     return choice, IPVersion.V6Only if versions == {6} else IPVersion.V4Only
 
 
+def _usable_now(address: Address) -> bool:
+    ip6 = ":" in address.ip
+    family = socket.AF_INET6 if ip6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+            probe.bind((address.ip, 0, 0, address.index if address.link_local else 0) if ip6 else (address.ip, 0))
+    except OSError:
+        return False
+    return True
+
+
 def _announceable(addresses: Sequence[Address]) -> list[Address]:
     """IPv4 first, then wide IPv6, then link-local, at most 16."""
     return sorted(addresses, key=lambda address: (":" in address.ip, address.link_local))[:MAX_ADDRESSES]
+
+
+def _scoped(addresses: Sequence[str], own: Sequence[Address]) -> list[str]:
+    """Link-local IPv6 addresses with the name of the interface that they were heard on; where that is not known (an
+    AAAA record that came over IPv4), with every one that it could be."""
+    links = {address.index: address.interface for address in own if ":" in address.ip and address.link_local}
+    found: list[str] = []
+    for text in addresses:
+        ip, _, scope = text.partition("%")
+        if ":" not in ip or not ipaddress.ip_address(ip).is_link_local:
+            found.append(text)
+        elif scope.isdecimal():
+            found.append(f"{ip}%{links.get(int(scope), scope)}")
+        elif scope:
+            found.append(text)
+        else:
+            found.extend(f"{ip}%{name}" for name in links.values())
+    return found
 
 
 def _renumbered(before: Sequence[Address], now: Sequence[Address]) -> bool:

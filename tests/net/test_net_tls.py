@@ -59,9 +59,9 @@ def calling(own: Device, *pins: Device) -> tls.Trust:
     return tls.client_context(own.certificate, own.key, [pin.certificate for pin in pins])
 
 
-async def meet(server: tls.Trust, client: tls.Trust) -> tuple[bytes | None | MeshError, bytes | None | MeshError]:
+async def meet(server: tls.Trust, client: tls.Trust) -> tuple[bytes | MeshError | None, bytes | MeshError | None]:
     """Both handshakes and one byte each way; per side what it saw of the other, or why it gave up."""
-    results: dict[str, bytes | None | MeshError] = {}
+    results: dict[str, bytes | MeshError | None] = {}
     one, other = trio.testing.memory_stream_pair()
 
     async def side(name: str, wrap: Callable[[], Awaitable[tls.TlsStream]]) -> None:
