@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 
-from harness.authority_worlds import World, check
+from harness.authority_check import check
+from harness.authority_worlds import World
 
 FIRST = int(os.environ.get("MESHD_WORLDS_FROM", "0"))
 COUNT = int(os.environ.get("MESHD_WORLDS", "300"))
