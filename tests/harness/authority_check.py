@@ -1,8 +1,8 @@
 """What must be true of every history that `authority_worlds` plays.
 
 `check(seed)` compares what an `Authority` makes of its versions, in random orders and from random prefixes, with the
-definition in `authority_spec`, and asserts what holds for any: nothing outside a cut is applied, nothing honest inside it
-is lost, outsiders change nothing.
+definition in `authority_spec`, and asserts what holds for any: nothing outside a cut is applied, nothing honest inside
+it is lost, outsiders change nothing.
 """
 
 from __future__ import annotations
