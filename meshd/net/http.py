@@ -21,10 +21,11 @@ from urllib.parse import parse_qsl, unquote
 import h11
 import trio
 
-from meshd.errors import MeshError
+from meshd.errors import BadRequest, MeshError
+from meshd.localapi.errors import error_body, http_status
 from meshd.net.streams import STREAM_ERRORS
 
-SCHEMA = 1
+_JSON = (("content-type", "application/json"),)
 _log = logging.getLogger(__name__)
 
 
@@ -56,9 +57,11 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A whole request. `path` is as sent (percent signs and all), `query` decoded, header names in lower case."""
+    """A whole request. `target` is as sent, `path` the part of it before the "?", percent signs and all; `query` is
+    decoded, header names are in lower case."""
 
     method: str
+    target: str
     path: str
     query: dict[str, str]
     headers: Sequence[tuple[str, str]] = field(repr=False)
@@ -87,24 +90,33 @@ class Response:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+BodyLimit = Callable[[str, str], int]  # method and target to bytes; may raise a MeshError, which becomes the answer
 
 
-def error_response(status: int, code: str, message: str, hint: str | None = None) -> Response:
-    """`{"schema":1,"error":{"code","message","hint"}}` (formats.md F12)."""
-    error: dict[str, str] = {"code": code, "message": message}
-    if hint is not None:
-        error["hint"] = hint
-    body = json.dumps({"schema": SCHEMA, "error": error}, ensure_ascii=False, separators=(",", ":")).encode()
-    return Response(status, body, (("content-type", "application/json"),))
+def error_response(error: MeshError, status: int | None = None, headers: Sequence[tuple[str, str]] = _JSON) -> Response:
+    """`{"schema":1,"error":{"code","message","hint"}}` (formats.md F12), by default with the error's own status."""
+    body = json.dumps(error_body(error), ensure_ascii=False).encode("utf-8")
+    return Response(http_status(error) if status is None else status, body, headers)
 
 
-async def serve(stream: trio.abc.Stream, handler: Handler, *, peer: Peer, limits: Limits | None = None) -> None:
+async def serve(
+    stream: trio.abc.Stream,
+    handler: Handler,
+    *,
+    peer: Peer,
+    limits: Limits | None = None,
+    body_limit: BodyLimit | None = None,
+    error_headers: Sequence[tuple[str, str]] = _JSON,
+) -> None:
     """Answer requests until either side is done, then close `stream`. Raises nothing but cancellation.
 
-    An exception of the handler becomes an answer: a MeshError its code with 400, anything else 500 and a traceback in
-    the log.
+    `body_limit` is asked before a body is read, and overrides `limits.body`. An exception of the handler becomes an
+    answer: a MeshError by its own status, anything else 500 and a traceback in the log. `error_headers` go with the
+    answers that are made here.
     """
-    connection = _Connection(stream, handler, peer, limits or Limits())
+    limits = limits or Limits()
+    connection = _Connection(stream, handler, peer, limits, body_limit or (lambda method, target: limits.body))
+    connection.error_headers = error_headers
     try:
         await connection.run()
         with trio.move_on_after(connection.limits.linger_seconds):
@@ -118,18 +130,23 @@ async def serve(stream: trio.abc.Stream, handler: Handler, *, peer: Peer, limits
 class _Refusal(Exception):
     """A request that gets an error answer, after which the connection closes."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int | None, error: MeshError | str) -> None:
         self.status = status
-        self.message = message
+        self.error = BadRequest(error) if isinstance(error, str) else error
+        super().__init__(str(self.error))
 
 
 class _Connection:
-    def __init__(self, stream: trio.abc.Stream, handler: Handler, peer: Peer, limits: Limits) -> None:
+    error_headers: Sequence[tuple[str, str]] = _JSON
+
+    def __init__(
+        self, stream: trio.abc.Stream, handler: Handler, peer: Peer, limits: Limits, body_limit: BodyLimit
+    ) -> None:
         self._stream = stream
         self._handler = handler
         self._peer = peer
         self.limits = limits
+        self._body_limit = body_limit
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.header)
         # One read is never more than the header limit: h11 looks at that limit only while a header is incomplete.
         self._read_size = min(limits.header, 64 * 1024)
@@ -167,11 +184,11 @@ class _Connection:
                 head = await self._event()
                 if not isinstance(head, h11.Request):
                     return None  # the end of the stream between two requests
-                method, path, query, headers = self._check_head(head)
-                body = await self._read_body(headers)
+                method, target, path, query, headers = self._check_head(head)
+                body = await self._read_body(headers, self._most(method, target))
         except trio.TooSlowError as exc:
             raise _Refusal(408, f"the request was not complete after {self.limits.request_seconds:g} s") from exc
-        return Request(method, path, query, headers, body, self._peer)
+        return Request(method, target, path, query, headers, body, self._peer)
 
     async def _event(self) -> object:
         while True:
@@ -185,7 +202,7 @@ class _Connection:
     async def _receive(self) -> None:
         self._http.receive_data(bytes(await self._stream.receive_some(self._read_size)))
 
-    def _check_head(self, head: h11.Request) -> tuple[str, str, dict[str, str], list[tuple[str, str]]]:
+    def _check_head(self, head: h11.Request) -> tuple[str, str, str, dict[str, str], list[tuple[str, str]]]:
         # 14: two spaces, the version and two line ends; 4: colon, space, line end.
         size = (
             14 + len(head.method) + len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
@@ -201,10 +218,11 @@ class _Connection:
             raise _Refusal(400, "Content-Length and Transfer-Encoding in one request")
         if head.http_version not in (b"1.0", b"1.1"):
             raise _Refusal(505, "HTTP/1.1 is spoken here")
-        path, _, query = head.target.decode("latin-1").partition("?")
+        target = head.target.decode("latin-1")
+        path, _, query = target.partition("?")
         if not path.startswith("/"):
             raise _Refusal(400, "the target does not begin with a slash")
-        return head.method.decode("ascii"), path, self._query(query), headers
+        return head.method.decode("ascii"), target, path, self._query(query), headers
 
     def _query(self, text: str) -> dict[str, str]:
         if not text:
@@ -224,11 +242,17 @@ class _Connection:
             raise _Refusal(400, "the query names a field twice")
         return query
 
-    async def _read_body(self, headers: Sequence[tuple[str, str]]) -> bytes:
+    def _most(self, method: str, target: str) -> int:
+        try:
+            return self._body_limit(method, target)
+        except MeshError as exc:
+            raise _Refusal(None, exc) from exc
+
+    async def _read_body(self, headers: Sequence[tuple[str, str]], most: int) -> bytes:
         declared = next((value for name, value in headers if name == "content-length"), "0")
         # Before "100 Continue": a body that will be refused should not be uploaded first. h11 has checked the digits.
-        if int(declared) > self.limits.body:
-            raise _Refusal(413, f"the body is longer than {self.limits.body} bytes")
+        if int(declared) > most:
+            raise _Refusal(413, f"the body is longer than {most} bytes")
         body = bytearray()
         while True:
             event = await self._event()
@@ -237,8 +261,8 @@ class _Connection:
             if not isinstance(event, h11.Data):
                 raise _Refusal(400, "the request ends too early")
             body += event.data
-            if len(body) > self.limits.body:
-                raise _Refusal(413, f"the body is longer than {self.limits.body} bytes")
+            if len(body) > most:
+                raise _Refusal(413, f"the body is longer than {most} bytes")
 
     # -- answering
 
@@ -278,12 +302,12 @@ class _Connection:
         try:
             return await self._handler(request)
         except MeshError as exc:
-            return error_response(400, exc.code, str(exc), exc.hint)
+            return error_response(exc, headers=self.error_headers)
         except Exception:
             # A bug that a request can reach must not end the daemon. Neither target nor body go to the log: both may
             # hold what must not be there.
             _log.exception("the handler of a %s request failed", request.method)
-            return error_response(500, "error", "meshd made a mistake; its log says more")
+            return error_response(MeshError("meshd made a mistake; its log says more"), 500, self.error_headers)
 
     async def _respond(self, request: Request, response: Response) -> None:
         headers = list(response.headers)
@@ -312,7 +336,7 @@ class _Connection:
     async def _refuse(self, refusal: _Refusal) -> None:
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
-        response = error_response(refusal.status, "usage", refusal.message)
+        response = error_response(refusal.error, refusal.status, self.error_headers)
         headers = [*response.headers, ("content-length", str(len(response.body))), ("connection", "close")]
         out = self._bytes(_head(response.status, headers)) + self._bytes(h11.Data(data=response.body))
         await self._write(out + self._bytes(h11.EndOfMessage()))

@@ -10,7 +10,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshd.errors import NotFound
+from meshd.errors import Locked, NotFound
 from meshd.net.http import Handler, Limits, Peer, Request, Response, error_response, serve
 
 Clock = trio.testing.MockClock
@@ -68,11 +68,11 @@ async def test_a_request_reaches_the_handler_whole() -> None:
 
 
 def test_a_segment_may_hold_a_slash() -> None:
-    request = Request("GET", "/v1/items/a%2Fb", {}, [("host", "meshd")], b"", PEER)
+    request = Request("GET", "/v1/items/a%2Fb?x", "/v1/items/a%2Fb", {}, [("host", "meshd")], b"", PEER)
     assert request.segments == ("v1", "items", "a/b")
     assert request.header("host") == "meshd"
     assert request.header("origin") is None
-    assert Request("GET", "/", {}, [], b"", PEER).segments == ()
+    assert Request("GET", "/", "/", {}, [], b"", PEER).segments == ()
 
 
 async def test_a_connection_serves_many_requests_pipelined_too() -> None:
@@ -317,7 +317,7 @@ async def test_an_error_of_ours_is_an_answer_and_a_bug_is_no_switch(caplog: pyte
         raise RuntimeError("a bug")
 
     status, _, body = parts(await talk(b"GET /missing HTTP/1.1\r\n" + CLOSE + b"\r\n", fail))
-    assert status == 400
+    assert status == 404
     assert json.loads(body)["error"] == {
         "code": "not-found",
         "message": "there is no such device",
@@ -326,7 +326,7 @@ async def test_an_error_of_ours_is_an_answer_and_a_bug_is_no_switch(caplog: pyte
     with caplog.at_level(logging.ERROR):
         answer = await talk(b"GET /secret HTTP/1.1\r\nHost: a\r\n\r\nGET /missing HTTP/1.1\r\n" + CLOSE + b"\r\n", fail)
     assert answer.startswith(b"HTTP/1.1 500")
-    assert b"HTTP/1.1 400" in answer
+    assert b"HTTP/1.1 404" in answer
     assert "a bug" in caplog.text
     assert "secret" not in caplog.text
 
@@ -345,8 +345,43 @@ async def test_a_stream_that_fails_ends_without_its_last_chunk(caplog: pytest.Lo
 
 
 def test_an_error_has_its_documented_form() -> None:
-    body = json.loads(error_response(409, "locked", "This device is locked.").body)
-    assert body == {"schema": 1, "error": {"code": "locked", "message": "This device is locked."}}
+    answer = error_response(Locked("This device is locked."))
+    assert json.loads(answer.body) == {
+        "schema": 1,
+        "error": {"code": "locked", "message": "This device is locked.", "hint": "run: meshctl unlock"},
+    }
+    assert error_response(NotFound(), 410).status == 410
+
+
+async def test_each_route_has_its_own_limit_and_unknown_ones_get_no_body() -> None:
+    def most(method: str, target: str) -> int:
+        if target.startswith("/nowhere"):
+            raise NotFound("there is no such route")
+        return 200 if (method, target) == ("POST", "/import?dry=1") else 10
+
+    async def ask(target: str, size: int) -> tuple[int, dict[str, str], bytes]:
+        server, client = trio.testing.memory_stream_pair()
+        head = f"POST {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n"
+        await client.send_all(head.encode() + b"x" * size)
+        await client.send_eof()
+        headers = [("content-type", "application/json"), ("meshd-version", "1")]
+        await serve(server, mirror_length, peer=PEER, limits=SMALL, body_limit=most, error_headers=headers)
+        return parts(bytes(await client.receive_some()))
+
+    async def mirror_length(request: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        return Response(200, str(len(request.body)).encode())
+
+    status, headers, body = await ask("/nowhere", 11)
+    assert (status, headers["meshd-version"]) == (404, "1")
+    assert json.loads(body)["error"]["code"] == "not-found"
+    assert (await ask("/other", 11))[0] == 413
+    server, client = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: serve(server, mirror_length, peer=PEER, limits=SMALL, body_limit=most))
+        await client.send_all(b"POST /import?dry=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 150\r\n\r\n" + b"x" * 150)
+        assert parts(bytes(await client.receive_some()))[2] == b"150"
+        await client.aclose()
 
 
 @settings(max_examples=150, deadline=None)
