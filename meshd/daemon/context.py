@@ -38,6 +38,7 @@ from meshd.store.writer import Writer
 
 T = TypeVar("T")
 Clock = Callable[[], int]
+EVENTS_EACH = 20  # so many items of one transaction are told one by one
 
 
 class Wakeup:
@@ -225,9 +226,12 @@ class Daemon:
     def _record(self, connection: sqlite3.Connection, outcome: Outcome) -> None:
         """The events of a transaction, written with it."""
         now = self.now_ms()
-        for kind, identifier in sorted(outcome.entries):
-            if kind == Kind.ITEM:
-                heads = versions.heads(connection, kind, identifier)
+        items = sorted(identifier for kind, identifier in outcome.entries if kind == Kind.ITEM)
+        if len(items) > EVENTS_EACH:  # a first sync or an import is one thing that happened
+            events.append(connection, now, "items", {"count": len(items)})
+        else:
+            for identifier in items:
+                heads = versions.heads(connection, Kind.ITEM, identifier)
                 events.append(connection, now, "item", {"id": identifier, "conflict": len(heads) > 1})
         if outcome.profiles:
             events.append(connection, now, "mesh", {"devices": sorted(self.replica.authority.devices())})

@@ -293,9 +293,13 @@ class Siblings:
         return name.lower() in (udf.lower(), peers.get(self._daemon.reader.connection, udf).name.lower())
 
     async def _dial(self, sibling: Sibling, address: str) -> bool:
-        """One attempt; True if a conversation came about. Where our certificate is refused we introduce ourselves."""
+        """One attempt; True if a conversation came about. Where our certificate is refused we introduce ourselves.
+
+        Under TLS 1.3 the refusal comes after the handshake, and may be lost when the other side hangs up with it: so whoever
+        hangs up before hello is shown our profiles.
+        """
         progress = Progress(sibling.udf, address, outgoing=True)
-        stranger = False
+        secured: tls.TlsStream | None = None
         try:
             secured = await self._call(sibling, address, knock.Mode.SYNC, self._trusted()[2])
             if self._device_of(tls.peer_certificate(secured)) != sibling.udf:
@@ -303,11 +307,10 @@ class Siblings:
                 raise NetworkError("another device answers there")
             await self._converse(secured, progress)
             sibling.last_error = ""
-        except* Refused:
-            stranger = True  # it has not heard of us yet
         except* _NETWORK_ERRORS as group:
             sibling.last_error = _first(group)
             self._log_lost(address, group)
+        stranger = secured is not None and not progress.greeted and not progress.scope.cancel_called
         if stranger and await self._introduce(sibling, address, self._trusted()[4]):
             sibling.nudge()
         if progress.strikes >= STRIKES:
@@ -316,6 +319,7 @@ class Siblings:
 
     async def _introduce(self, sibling: Sibling, address: str, trust: tls.Trust) -> bool:
         """Show our profiles to a device that does not know them; True if it took them."""
+        secured: tls.TlsStream | None = None
         try:
             secured = await self._call(sibling, address, knock.Mode.INTRODUCTION, trust)
             try:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import trio
 
 from meshd.daemon.context import Daemon, wait
-from meshd.daemon.verifying import Verified, verify
+from meshd.daemon.verifying import Verified, combined, verify
 from meshd.errors import MeshError, NetworkError, RemoteProtocolError
 from meshd.net.streams import Link
 from meshd.profile.claim import Kind
@@ -35,6 +35,7 @@ from meshd.sync.messages import Change, CloseCode, HelloInfo
 from meshd.sync.session import WINDOW_BYTES, Session
 
 BATCH = 200
+READY = 8  # verified batches that may wait for the writer
 AHEAD = 4000  # rows announced and not acknowledged, at most
 QUEUE = 20_000  # announced rows that we have not fetched yet; a peer that goes on beyond is cut off
 STRIKES = 3  # batches with something malformed or wrongly signed before the peer is left alone for an hour
@@ -270,31 +271,36 @@ class Conversation:
     # --- the committer ------------------------------------------------------------------------------------------------
 
     async def _commit(self) -> None:
-        """Batches in the order in which they came; the next is verified while this one is written."""
-        ready, next_one = trio.open_memory_channel[tuple[list[PeerItem], Verified]](1)
+        """Batches in the order in which they came. While one transaction is written the next batches are verified, and
+        whatever is ready by then goes into one transaction together: a slow disk makes them larger, not the wait longer."""
+        ready, verified = trio.open_memory_channel[tuple[list[PeerItem], Verified]](READY)
 
         async def check() -> None:
             async with ready:
                 async for batch in self._to_commit:
                     held = [item for item in batch if item.raw]
-                    verified = await verify(
+                    found = await verify(
                         [item.raw for item in held], [item.vid for item in held], self._daemon.replica.directory
                     )
-                    await ready.send((batch, verified))
+                    await ready.send((batch, found))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(check)
-            async for batch, verified in next_one:
-                if verified.unknown:  # the profile that lists the signer may have come in the batch before
-                    again = await verify(
-                        verified.unknown, [None] * len(verified.unknown), self._daemon.replica.directory
-                    )
-                    verified = Verified(
-                        verified.versions + again.versions, again.unknown, verified.refused + again.refused
-                    )
-                if verified.refused:
-                    self._strike(verified.refused)
-                await self._store(verified, batch)
+            async for first in verified:
+                together = [first]
+                while True:
+                    try:
+                        together.append(verified.receive_nowait())
+                    except (trio.WouldBlock, trio.EndOfChannel):
+                        break
+                found = combined([one for _, one in together])
+                if found.unknown:  # the profile that lists the signer may have come in the batch before
+                    raws = found.unknown
+                    again = await verify(raws, [None] * len(raws), self._daemon.replica.directory)
+                    found = combined([Verified(found.versions, (), found.refused), again])
+                if found.refused:
+                    self._strike(found.refused)
+                await self._store(found, [item for batch, _ in together for item in batch])
 
     async def _store(self, verified: Verified, batch: list[PeerItem] | None) -> None:
         """One transaction: the versions, and the cursor that says so."""

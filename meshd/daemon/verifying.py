@@ -30,6 +30,17 @@ class Verified:
     refused: tuple[str, ...]  # why: malformed or wrongly signed
 
 
+def combined(parts: Sequence[Verified]) -> Verified:
+    """Several checks as one, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    return Verified(
+        tuple(one for part in parts for one in part.versions),
+        tuple(raw for part in parts for raw in part.unknown),
+        tuple(why for part in parts for why in part.refused),
+    )
+
+
 def check(raws: Sequence[bytes], expected: Sequence[bytes | None], directory: Directory) -> Verified:
     """Verify entries. `expected` are the vids that they were announced under, None where they were not."""
     versions: list[Version] = []

@@ -164,11 +164,16 @@ class Replica:
             outcome.cloned = not chains.noticed_restore(connection, self._rng)
 
     def _take(self, connection: sqlite3.Connection, item: Version, now_ms: int, outcome: Outcome) -> None:
+        try:  # nothing of a stranger's profile is taken in, what it embeds neither
+            self._check(connection, item, listed=False)
+        except (TrustError, FormatError) as exc:
+            outcome.rejected.append((item.vid, str(exc)))
+            return
         for part in item.embedded:
             assert isinstance(part, Version)  # verify() made the embedded ones too
             if not versions.known(connection, [part.vid]):
                 self._take_one(connection, part, now_ms, outcome, listed=True)
-        self._take_one(connection, item, now_ms, outcome, listed=False)
+        self._take_one(connection, item, now_ms, outcome, listed=True)
 
     def _take_one(
         self, connection: sqlite3.Connection, item: Parsed, now_ms: int, outcome: Outcome, *, listed: bool
