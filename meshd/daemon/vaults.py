@@ -16,7 +16,7 @@ from meshd.daemon.pen import Pen
 from meshd.errors import DecryptError, FormatError, NotFound
 from meshd.profile import clock, vault, version
 from meshd.profile.claim import Kind
-from meshd.profile.vault import Item
+from meshd.profile.vault import EpochKey, Item
 from meshd.profile.version import Parsed, Version
 from meshd.store import versions
 from meshd.store.replica import Draft
@@ -76,10 +76,14 @@ def _content(item: Item) -> object:
     return item.private, {name: value for name, value in item.meta.items() if name not in ("T", "Made")}
 
 
-def write_item(pen: Pen, opened: Opened, identifier: str, item: Item, replaces: Sequence[Head]) -> Version:
-    """Encrypt `item` under the vault's write key and sign it as the version that replaces these heads."""
-    key = keyrings.write_key(pen.connection, pen.replica, opened)
-    body = vault.seal_item(item, key, pen.rng)
+def write_item(
+    pen: Pen, opened: Opened, identifier: str, item: Item, replaces: Sequence[Head], key: EpochKey | None = None
+) -> Version:
+    """Encrypt `item` under the vault's write key and sign it as the version that replaces these heads.
+
+    `key` is the write key, where one transaction writes many items of a vault and looked it up once.
+    """
+    body = vault.seal_item(item, key or keyrings.write_key(pen.connection, pen.replica, opened), pen.rng)
     rest = (
         {name: value for name, value in replaces[0].parsed.body.items() if name != "EncryptedData"} if replaces else {}
     )
@@ -94,13 +98,13 @@ def write_item(pen: Pen, opened: Opened, identifier: str, item: Item, replaces: 
     )
 
 
-def add(pen: Pen, opened: Opened, build: Callable[[int, str], Item]) -> Version:
+def add(pen: Pen, opened: Opened, build: Callable[[int, str], Item], key: EpochKey | None = None) -> Version:
     """A new item. `build` makes its plaintext from (T, Made)."""
     identifier = vault.new_item_identifier(opened.application.identifier, pen.rng)
-    return write_item(pen, opened, identifier, build(clock.tick(pen.now_ms, ()), pen.made), ())
+    return write_item(pen, opened, identifier, build(clock.tick(pen.now_ms, ()), pen.made), (), key)
 
 
-def replace(pen: Pen, identifier: str, build: Callable[[Item, int, str], Item]) -> Version:
+def replace(pen: Pen, identifier: str, build: Callable[[Item, int, str], Item], key: EpochKey | None = None) -> Version:
     """A new version over all heads of an item. `build` makes it from the winner's plaintext and (T, Made)."""
     container = identifier.partition("/")[0]
     opened = pen.keyring.vaults.get(container)
@@ -108,4 +112,4 @@ def replace(pen: Pen, identifier: str, build: Callable[[Item, int, str], Item]) 
     if opened is None or not heads:
         raise NotFound("there is no such item on this device")
     time = clock.tick(pen.now_ms, [head.item.time for head in heads])
-    return write_item(pen, opened, identifier, build(heads[0].item, time, pen.made), heads)
+    return write_item(pen, opened, identifier, build(heads[0].item, time, pen.made), heads, key)

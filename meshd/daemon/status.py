@@ -1,0 +1,313 @@
+"""What this device knows of itself and its siblings right now: `status`, and whether devices are in step.
+
+A status is asked for when something is wrong, so it never fails itself: whatever can't be read is left out and named in
+`health` instead. It waits for nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from meshd import __version__
+from meshd.daemon import names as naming
+from meshd.daemon.context import Daemon
+from meshd.daemon.index import conflicted
+from meshd.daemon.syncing import Progress
+from meshd.errors import MeshError, StoreError
+from meshd.localapi import API
+from meshd.net.lan import format_address
+from meshd.profile import payload
+from meshd.profile.apps import of_tag
+from meshd.profile.claim import Role, State
+from meshd.store import chains, events, peers, versions
+from meshd.store.db import store_errors
+from meshd.store.peers import Peer
+
+if TYPE_CHECKING:
+    from meshd.daemon.api import App
+
+T = TypeVar("T")
+
+SKEW_MS = 5 * 60 * 1000  # clocks that differ by more are worth a word
+DISK_LOW = 128 * 1024 * 1024  # bytes free
+FRESH = 200  # marked items that a status reads again; more is left to whoever lists them
+# Worst first; codes that are not named come after these.
+_GRAVITY = (
+    "store-damaged",
+    "possible-attack",
+    "cloned",
+    "fork",
+    "removed",
+    "removal-undone",
+    "admin-removed",
+    "disk-full",
+    "disk-low",
+    "store",
+    "quarantine",
+    "pending",
+    "no-network",
+    "clock-skew",
+    "locked",
+)
+
+
+class Health:
+    """The list of what is wrong, collected while a status is put together."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def add(self, code: str, message: str, hint: str | None = None) -> None:
+        self._found.setdefault((code, message), {"code": code, "message": message, "hint": hint})
+
+    def read(self, look: Callable[[], T], otherwise: T) -> T:
+        """What `look` finds in the store; a store that can't be read is a finding too."""
+        try:
+            with store_errors():
+                return look()
+        except StoreError as exc:
+            self.add(exc.code, str(exc), exc.hint)
+            return otherwise
+
+    def listed(self) -> list[dict[str, Any]]:
+        order = {code: place for place, code in enumerate(_GRAVITY)}
+        return sorted(self._found.values(), key=lambda problem: order.get(problem["code"], len(order)))
+
+
+async def report(app: App) -> dict[str, Any]:
+    """The body of `GET /v1/status`."""
+    daemon, snapshot, health = app.daemon, app.daemon.snapshot, Health()
+    connection = daemon.reader.connection
+    remembered = health.read(lambda: {peer.udf: peer for peer in peers.every(connection)}, {})
+    names = {udf: peer.name for udf, peer in remembered.items() if peer.name}
+    newest = health.read(lambda: newest_seq(connection), 0)
+    items, in_conflict = await _counts(daemon, health)
+    if snapshot.connected:
+        examine(app, names, health)
+    return {
+        "mesh": snapshot.mesh or None,
+        "device": device_name(daemon, names) if snapshot.connected else None,
+        "locked": daemon.locked,
+        "peers": peer_views(app, names, remembered, newest),
+        "portals": [],
+        "conflicts": in_conflict,
+        "health": health.listed(),
+        "items": items,
+        "listening": listening(app),
+        "discovery": discovery(app),
+        "events": health.read(lambda: events.newest(connection), 0),
+        "uptime": round(time.monotonic() - daemon.started, 3),
+        "version": __version__,
+        "api": API,
+        "synced": all(in_step(progress, newest) for progress in connections(app).values()),
+    }
+
+
+async def _counts(daemon: Daemon, health: Health) -> tuple[dict[str, int], int]:
+    """Live items per application, and items in conflict. A locked device counts heads and knows no applications."""
+    index = daemon.index
+    if index is None or index.stale > FRESH:
+        return {}, health.read(lambda: conflicted(daemon.reader.connection), 0)
+    if index.stale:
+        try:
+            with store_errors():
+                index = await daemon.fresh_index()
+        except MeshError as exc:
+            health.add(exc.code, str(exc), exc.hint)
+    items: dict[str, int] = {}
+    in_conflict = 0
+    for entry in list(index.entries.values()):  # a copy: a worker may be filling it
+        kind = of_tag(entry.tag)
+        if kind.vault:
+            in_conflict += entry.heads > 1
+            if not entry.deleted:
+                items[kind.name] = items.get(kind.name, 0) + 1
+    return items, in_conflict
+
+
+# --- the other devices ------------------------------------------------------------------------------------------------
+
+
+def connections(app: App) -> Mapping[str, Progress]:
+    """The connections to siblings, those that have not greeted yet too."""
+    return app.siblings.connections if app.siblings is not None else {}
+
+
+def newest_seq(connection: sqlite3.Connection) -> int:
+    """The seq of the last version that siblings can have from us."""
+    row = connection.execute("SELECT seq FROM versions WHERE raw IS NOT NULL ORDER BY seq DESC LIMIT 1").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def in_step(progress: Progress, newest: int) -> bool:
+    """It has committed everything of ours, and we everything that it announced."""
+    return progress.connected and progress.caught_up and progress.acked >= newest and progress.ours >= progress.theirs
+
+
+def behind(progress: Progress | None, remembered: Peer, newest: int) -> int:
+    """Versions of ours that a sibling has not acknowledged: at most so many."""
+    acked = progress.acked if progress is not None and progress.connected else remembered.their_ack
+    return max(newest - acked, 0)
+
+
+def peer_views(app: App, names: Mapping[str, str], remembered: Mapping[str, Peer], newest: int) -> list[dict[str, Any]]:
+    """The siblings as a status lists them, by name."""
+    daemon, found = app.daemon, []
+    now = daemon.now_ms()
+    for udf in daemon.snapshot.siblings:
+        progress, known = connections(app).get(udf), remembered.get(udf, Peer(udf))
+        connected = progress is not None and progress.connected
+        last_address = known.addresses[0] if known.addresses else None
+        found.append(
+            {
+                "id": udf,
+                "name": naming.shown(names, udf),
+                "role": role(daemon, udf),
+                "connected": connected,
+                "address": progress.address or last_address if progress is not None and connected else last_address,
+                "behind": behind(progress, known, newest),
+                "last_seen": moment(now if connected else known.last_seen),
+            }
+        )
+    return sorted(found, key=lambda view: (str(view["name"]).casefold(), view["id"]))
+
+
+def all_peer_views(app: App) -> list[dict[str, Any]]:
+    """`peer_views` with what the store says now."""
+    connection = app.daemon.reader.connection
+    remembered = {peer.udf: peer for peer in peers.every(connection)}
+    names = {udf: peer.name for udf, peer in remembered.items() if peer.name}
+    return peer_views(app, names, remembered, newest_seq(connection))
+
+
+def device_name(daemon: Daemon, names: Mapping[str, str]) -> dict[str, Any]:
+    """This device: id, name, role."""
+    own = daemon.snapshot.own
+    return {"id": own, "name": naming.shown(names, own), "role": role(daemon, own)}
+
+
+def role(daemon: Daemon, udf: str) -> str:
+    """The role of a device; one that was removed had one that does not matter any more."""
+    return daemon.snapshot.roles.get(udf, Role.MEMBER).value
+
+
+def moment(time_ms: int) -> str | None:
+    """RFC 3339 of milliseconds since 1970; None for never."""
+    return payload.write_date(time_ms // 1000) if time_ms > 0 else None
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
+
+
+def listening(app: App) -> list[str]:
+    """Where siblings can reach this device, best first."""
+    if app.network is None or app.siblings is None or not app.siblings.port:
+        return []
+    return [format_address(host, app.siblings.port) for host in app.network.hosts()]
+
+
+def discovery(app: App) -> dict[str, Any]:
+    """Whether names are announced and heard on the LAN."""
+    if app.network is None:
+        return {"state": "off", "interfaces": []}
+    state = "on" if app.network.discovery.problem is None else "waiting"
+    return {"state": state, "interfaces": list(app.daemon.config.lan.interfaces)}
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+def examine(app: App, names: Mapping[str, str], health: Health) -> None:
+    """Everything that a person should know or can mend."""
+    daemon, snapshot = app.daemon, app.daemon.snapshot
+    if snapshot.own in snapshot.removed:
+        health.add(
+            "removed",
+            "This device was removed from its mesh: it gets and gives nothing any more.",
+            "to use it again, connect it anew with another --home",
+        )
+    _forks(daemon, names, health)
+    _strikes(connections(app).values(), names, health)
+    for code, udf, detail in snapshot.health:
+        health.add(code, f"{naming.shown(names, udf)}: {detail}", "an admin settles it with the master passphrase")
+    _aside(daemon, health)
+    _disk(daemon, health)
+    if app.network is not None and app.network.discovery.problem is not None:
+        health.add(
+            "no-network",
+            f"Other devices can't be found: {app.network.discovery.problem}.",
+            "what is known already is still tried; see meshctl device address",
+        )
+    for udf, progress in connections(app).items():
+        if progress.connected and abs(progress.clock_skew_ms) > SKEW_MS:
+            apart = (
+                f"{abs(progress.clock_skew_ms) // 60_000} minutes {'ahead' if progress.clock_skew_ms > 0 else 'behind'}"
+            )
+            health.add(
+                "clock-skew",
+                f"The clock of {naming.shown(names, udf)} is {apart}.",
+                "set the clock that is wrong: times shown, and which of two edits made apart is shown first, follow it",
+            )
+    if daemon.locked:
+        health.add("locked", "This device is locked: it syncs, and shows no items.", "run: meshctl unlock")
+
+
+def _forks(daemon: Daemon, names: Mapping[str, str], health: Health) -> None:
+    own = daemon.snapshot.own
+    found = health.read(lambda: {fork[0]: fork[1] for fork in chains.unhealed_forks(daemon.reader.connection)}, {})
+    if daemon.cloned or own in found:
+        health.add(
+            "cloned",
+            "Something else writes with this device's keys: a copy of its home is in use, or its keys were stolen.",
+            "use one copy only; if you made none, remove this device from the mesh and connect it anew",
+        )
+    for udf, n in found.items():
+        if udf != own:
+            health.add(
+                "fork",
+                f"{naming.shown(names, udf)} wrote two histories from its version {n} on: it was cloned, restored, or"
+                " its keys were stolen.",
+                "ask its owner; if it was not you, remove it from the mesh",
+            )
+
+
+def _strikes(progresses: Iterable[Progress], names: Mapping[str, str], health: Health) -> None:
+    for progress in progresses:
+        if progress.strikes:
+            name = naming.shown(names, progress.udf)
+            health.add(
+                "possible-attack",
+                f"{name} sent versions that are malformed or wrongly signed; none was taken.",
+                "look after that device; if it is not in your hands any more, remove it from the mesh",
+            )
+
+
+def _aside(daemon: Daemon, health: Health) -> None:
+    counts = health.read(lambda: versions.count_states(daemon.reader.connection), {})
+    if quarantined := counts.get(State.QUARANTINED, 0):
+        health.add(
+            "quarantine",
+            f"{quarantined} versions are in quarantine: whoever signed them was not entitled to.",
+            "they are kept and not applied; after a device was removed this is to be expected",
+        )
+    if pending := counts.get(State.PENDING, 0):
+        health.add(
+            "pending",
+            f"{pending} versions wait for others that they build on.",
+            "connect the device that wrote them, or one that has synced with it",
+        )
+
+
+def _disk(daemon: Daemon, health: Health) -> None:
+    try:
+        found = os.statvfs(daemon.paths.state)
+    except OSError as exc:
+        health.add("store", f"{daemon.paths.state} can't be looked at: {exc.strerror}")
+        return
+    free = found.f_bavail * found.f_frsize
+    if free < DISK_LOW:
+        health.add("disk-low", f"Only {free // 2**20} MiB are free where the store is.", "free some space")
