@@ -7,6 +7,7 @@ a first sync passes here, so nothing is decoded twice.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ def sign(key: SigningKey, payload: bytes) -> Jws:
     return Jws(protected, payload, key.sign(signing_input(protected, payload)))
 
 
+@functools.lru_cache(maxsize=1024)  # a store has many versions by few signers
 def signer(protected: bytes) -> str:
     """The UDF of who claims to have signed; FormatError unless the header is byte for byte the one that F2 allows."""
     if len(protected) == _HEADER_BYTES and protected.startswith(_HEAD) and protected.endswith(_TAIL):

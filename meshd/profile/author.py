@@ -1,7 +1,7 @@
 """Making versions: a body and its links become signed bytes, read back through the same door as everybody else's.
 
-`Author.sign` is the one place that writes payloads. What it makes it also parses and verifies, so that a version which other
-devices would refuse never leaves this one.
+`Author.sign` is the one place that writes payloads. What it makes it also parses and verifies, so that a version
+which other devices would refuse never leaves this one.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ class _OneKey:
 def sign(
     key: SigningKey, kind: Kind, identifier: str, tag: str, body: Mapping[str, Any], links: Links, now: int
 ) -> Version:
-    """A signed version of (kind, identifier). `body` holds the members besides Identifier, Updated and NotaryToken; those that
-    it carries over from an earlier version are replaced. `now` is UTC seconds. FormatError when the result would be refused."""
+    """A signed version of (kind, identifier). `body` holds the members besides Identifier, Updated and NotaryToken;
+    those that it carries over from an earlier version are replaced. `now` is UTC seconds. FormatError when the result
+    would be refused."""
     members = {name: value for name, value in body.items() if name not in ("Identifier", "Updated", "NotaryToken")}
     head: dict[str, Any] = {"Identifier": identifier}
     if "Names" in members:

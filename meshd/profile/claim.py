@@ -46,7 +46,8 @@ ALL = "*"  # a grant on every vault, future ones too
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One verified version. `container` is its vault for containers and items; the fields below `links` are of profiles alone."""
+    """One verified version. `container` is its vault for containers and items; the fields below `links` are of
+    profiles alone."""
 
     vid: bytes
     kind: Kind

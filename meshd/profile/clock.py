@@ -1,7 +1,8 @@
 """The hybrid logical clock of an item's edits (formats.md F5): 48-bit milliseconds, 16-bit counter, as 16 hex digits.
 
-Only two edits made apart are ordered by it, and only to decide which of them is shown first. An edit that knew another is
-always later than it, whatever the clocks say, so a clock that is years off loses nothing and spreads to no other item.
+Only two edits made apart are ordered by it, and only to decide which of them is shown first. An edit that knew
+another is always later than it, whatever the clocks say, so a clock that is years off loses nothing and spreads to no
+other item.
 """
 
 from __future__ import annotations

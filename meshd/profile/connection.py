@@ -13,7 +13,6 @@ from meshd.crypto import jws
 from meshd.crypto.keys import SigningKey, VerifyKey
 from meshd.errors import FormatError, TrustError
 from meshd.profile import payload, version
-from meshd.profile.claim import Kind
 from meshd.profile.version import Parsed, Version
 
 ACCEPTED = "Accepted"
@@ -31,10 +30,10 @@ class ConnectionRequest:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionResult:
-    """A verified answer. `device` is None where the admin rejected."""
+    """A verified answer. `device` is the profile that it is about, None where the admin's release leaves it out."""
 
     result: str
-    device: Parsed | None
+    device: Version | None
 
 
 def write_request(key: SigningKey, device: Parsed, parent: str, block_token: str = "") -> dict[str, Any]:
@@ -71,8 +70,8 @@ def read_result(obj: Any, admin: VerifyKey, device: str) -> ConnectionResult:
     if body.get("Identifier") != device:
         raise TrustError("a connection result about another device")
     stated = body.get("Device")
-    profile = version.from_json({"SignedDeviceProfile": stated}) if stated is not None else None
-    if profile is not None and (profile.claim.kind is not Kind.DEVICE or profile.claim.identifier != device):
+    profile = version.verify(version.from_json({"SignedDeviceProfile": stated})) if stated is not None else None
+    if profile is not None and profile.identifier != device:
         raise TrustError("a connection result about another device")
     return ConnectionResult(payload.text_member(body, "Result", 64), profile)
 

@@ -1,7 +1,7 @@
 """DeviceProfile: one device's three public keys, signed by the first of them.
 
-DSK signs, DAK authenticates (TLS, HTTP), DEK decrypts; one key one purpose. The draft's misspelt `DeviceEncryptiontionKey`
-is the wire name. A device's name is no part of it: names live encrypted in the Group vault.
+DSK signs, DAK authenticates (TLS, HTTP), DEK decrypts; one key one purpose. The draft's misspelt
+`DeviceEncryptiontionKey` is the wire name. A device's name is no part of it: names live encrypted in the Group vault.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ def read(parsed: Parsed) -> DeviceProfile:
     stated = parsed.body["DeviceAuthenticationKey"].get("X509Certificate")
     if type(stated) is not str:
         raise FormatError("a device profile without the certificate of its authentication key")
+    if dak.udf == dsk.udf:
+        raise FormatError("a device profile with one key for two purposes")
     certificate = base64url.decode(stated)
     if certs.certificate_key(certificate).udf != dak.udf:
         raise FormatError("the certificate is not that of the device's authentication key")

@@ -1,9 +1,9 @@
 """The sealed master key as an OnlineEscrowEntry (formats.md F6).
 
-The master key exists sealed twice over: under the master passphrase (Argon2id, 256 MiB, t = 4), and around that for the
-encryption keys of the admins' devices. So neither an admin's device alone nor the passphrase alone opens it, and a new admin
-is given it by wrapping the inner blob anew, without the passphrase. Entries are unsigned and write-once; they count when the
-current master profile lists them.
+The master key exists sealed twice over: under the master passphrase (Argon2id, 256 MiB, t = 4), and around that for
+the encryption keys of the admins' devices. So neither an admin's device alone nor the passphrase alone opens it, and
+a new admin is given it by wrapping the inner blob anew, without the passphrase. Entries are unsigned and write-once;
+they count when the current master profile lists them.
 """
 
 from __future__ import annotations

@@ -10,17 +10,18 @@ lower-case letters are ignored, unknown upper-case letters refuse the version.
 from __future__ import annotations
 
 import re
+from binascii import a2b_base64
 from dataclasses import dataclass
 
-from meshd.crypto import base64url
+from meshd.crypto import base64url, udf
 from meshd.errors import FormatError
 
 MAX_TOKEN = 16 * 1024
 MAX_HEADS = 16  # `a` and `p` name at most this many
 _ORDER = "nqgpaekx"
-_UDF = re.compile(r"[A-Z2-7]{5}(-[A-Z2-7]{5}){5,7}(-[A-Z2-7])?\Z")
+_VID = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]\Z")  # 32 bytes; the last two bits are spare and zero
+_KEY = re.compile(r"[A-Za-z]:[A-Z2-7*@-]{1,200}\Z")
 _NUMBER = re.compile(r"[1-9][0-9]{0,14}\Z")
-_FIELD = re.compile(r"[A-Za-z]\Z")
 
 SCOPE_REMOVED = ""
 SCOPE_ADMIN = "admin"
@@ -28,7 +29,8 @@ SCOPE_ADMIN = "admin"
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Where a signer's chain ends: what is reachable from `tips` stands, everything else of that signer is quarantined."""
+    """Where a signer's chain ends: what is reachable from `tips` stands, everything else of that signer is
+    quarantined."""
 
     udf: str
     tips: tuple[bytes, ...]
@@ -61,7 +63,7 @@ class Links:
         if self.a:
             parts.append("a=" + _vids(self.a))
         if self.e:
-            parts.append("e=" + ",".join(f"{udf}:{base64url.encode(vid)}" for udf, vid in self.e))
+            parts.append("e=" + ",".join(f"{identifier}:{base64url.encode(vid)}" for identifier, vid in self.e))
         if self.k:
             parts.append("k=" + ",".join(self.k))
         if self.x:
@@ -74,8 +76,8 @@ class Links:
 
 def parse(token: str) -> Links:
     """Read a NotaryToken; FormatError names what is wrong with it."""
-    if len(token) > MAX_TOKEN:
-        raise FormatError(f"a NotaryToken of {len(token)} characters")
+    if len(token) > MAX_TOKEN or not token.isascii():
+        raise FormatError(f"a NotaryToken of {len(token)} characters, or not in ASCII")
     head, *fields = token.split(";")
     if head != "mnt1":
         raise FormatError("a NotaryToken does not begin with mnt1")
@@ -83,7 +85,7 @@ def parse(token: str) -> Links:
     last = -1
     for field in fields:
         letter, equals, value = field.partition("=")
-        if not equals or not value or not _FIELD.match(letter) or letter in found:
+        if not equals or not value or len(letter) != 1 or not letter.isalpha() or letter in found:
             raise FormatError(f"NotaryToken field {field[:20]!r}")
         place = _ORDER.find(letter)
         if place < 0:
@@ -103,8 +105,8 @@ def parse(token: str) -> Links:
         q=_read_vids(found.get("q")),
         p=_heads(found.get("p")),
         a=_heads(found.get("a")),
-        e=tuple(_read_pair(part) for part in found["e"].split(",")) if "e" in found else (),
-        k=tuple(found["k"].split(",")) if "k" in found else (),
+        e=_read_pairs(found["e"]) if "e" in found else (),
+        k=tuple(_read_key(part) for part in found["k"].split(",")) if "k" in found else (),
         x=tuple(_read_cut(part) for part in found["x"].split("|")) if "x" in found else (),
     )
 
@@ -125,16 +127,16 @@ def _number(text: str) -> int:
 
 
 def _read_vid(text: str) -> bytes:
-    if len(text) != 43:
-        raise FormatError("a version identifier that is not 32 bytes long")
-    return base64url.decode(text)
+    if not _VID.match(text):
+        raise FormatError("a version identifier that is not 32 bytes in base64url")
+    return a2b_base64(text.replace("-", "+").replace("_", "/") + "=")
 
 
 def _read_vids(text: str | None) -> tuple[bytes, ...]:
     if text is None:
         return ()
     if len(text) == 43:  # the usual case: one parent, one predecessor
-        return (base64url.decode(text),)
+        return (_read_vid(text),)
     vids = tuple(_read_vid(part) for part in text.split(","))
     if len(set(vids)) != len(vids):
         raise FormatError("a version identifier named twice")
@@ -148,17 +150,24 @@ def _heads(text: str | None) -> tuple[bytes, ...]:
     return vids
 
 
-def _read_udf(text: str) -> str:
-    if not _UDF.match(text):
-        raise FormatError(f"not a fingerprint: {text[:50]!r}")
+def _read_key(text: str) -> str:
+    if not _KEY.match(text):
+        raise FormatError("NotaryToken field k")
     return text
 
 
+def _read_pairs(text: str) -> tuple[tuple[str, bytes], ...]:
+    pairs = tuple(_read_pair(part) for part in text.split(","))
+    if len(dict(pairs)) != len(pairs):
+        raise FormatError("an escrow entry named twice")
+    return pairs
+
+
 def _read_pair(text: str) -> tuple[str, bytes]:
-    udf, colon, vid = text.partition(":")
+    identifier, colon, vid = text.partition(":")
     if not colon:
         raise FormatError("NotaryToken field e")
-    return _read_udf(udf), _read_vid(vid)
+    return udf.check(identifier), _read_vid(vid)
 
 
 def _read_cut(text: str) -> Cut:
@@ -167,5 +176,5 @@ def _read_cut(text: str) -> Cut:
         raise FormatError("NotaryToken field x")
     scope = parts[2] if len(parts) == 3 else SCOPE_REMOVED
     if scope not in (SCOPE_REMOVED, SCOPE_ADMIN, "*"):
-        _read_udf(scope)
-    return Cut(_read_udf(parts[0]), _read_vids(parts[1] or None), scope)
+        udf.check(scope)
+    return Cut(udf.check(parts[0]), _read_vids(parts[1] or None), scope)

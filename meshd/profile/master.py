@@ -7,11 +7,9 @@ The master key is nowhere but sealed in an OnlineEscrowEntry and under recovery 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from meshd.crypto.keys import RecipientKey, SigningKey, VerifyKey, public_key_json, read_public_key
-from meshd.errors import FormatError
 from meshd.profile import author, payload
 from meshd.profile.claim import Kind
 from meshd.profile.links import Cut, Links
@@ -27,13 +25,14 @@ def write(
     cuts: Iterable[Cut] = (),
     now: int,
 ) -> Version:
-    """A MasterProfile that lists these admins and these escrow entries ({Identifier: vid}). `parents` are the heads that it
-    replaces; members of the first that this release does not know are carried over."""
+    """A MasterProfile that lists these admins and these escrow entries ({Identifier: vid}). `parents` are the heads
+    that it replaces; members of the first that this release does not know are carried over."""
     heads = sorted(parents, key=lambda head: head.claim.vid)
     body: dict[str, Any] = dict(heads[0].body) if heads else {"MasterEscrowKeys": []}
+    listed = {admin.udf: admin for admin in admins}
     body |= {
         "MasterSignatureKey": public_key_json(key.verify_key),
-        "OnlineSignatureKeys": [public_key_json(admin) for admin in sorted(admins, key=lambda admin: admin.udf)],
+        "OnlineSignatureKeys": [public_key_json(listed[admin]) for admin in sorted(listed)],
     }
     links = Links(
         g=1 + max((head.claim.links.g for head in heads), default=0),
@@ -41,15 +40,11 @@ def write(
         e=tuple(sorted(escrow.items())),
         x=tuple(cuts),
     )
-    return author.sign(key, Kind.MASTER, key.udf, "MasterProfile", body, replace(links), now)
+    return author.sign(key, Kind.MASTER, key.udf, "MasterProfile", body, links, now)
 
 
 def escrow_keys(parsed: Parsed) -> tuple[RecipientKey, ...]:
     """The master escrow keys: recipients of every container, once recovery was set up."""
-    found = []
-    for entry in payload.list_member(parsed.body, "MasterEscrowKeys", 16):
-        key = read_public_key(entry, "encrypt")
-        if not isinstance(key, RecipientKey):
-            raise FormatError("a master escrow key that does not encrypt")
-        found.append(key)
-    return tuple(found)
+    return tuple(
+        read_public_key(entry, "encrypt") for entry in payload.list_member(parsed.body, "MasterEscrowKeys", 16)
+    )

@@ -2,8 +2,8 @@
 
     {"PasswordProfile": {"Identifier": …, "Updated": …, "NotaryToken": …, …}}
 
-Raw non-ASCII, no control characters in strings, no duplicate members, depth ≤ 16, integers below 2⁵³, ≤ 2 MiB. The lenient
-reading of 2016 documents is in `meshd.crypto.legacy`, and for RS512 documents alone.
+Raw non-ASCII, no control characters in strings, no duplicate members, depth ≤ 16, integers below 2⁵³, ≤ 2 MiB. The
+lenient reading of 2016 documents is in `meshd.crypto.legacy`, and for RS512 documents alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ MAX_DEPTH = 16
 MAX_INTEGER = 2**53
 _TAG = re.compile(r"[A-Z][A-Za-z0-9]{1,63}\Z")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
-_DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\Z")
+# By hand what `datetime` reads differently from release to release (24:00:00), and digits of other scripts.
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z\Z")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 _encoder = msgspec.json.Encoder()
@@ -30,31 +31,43 @@ _decoder = msgspec.json.Decoder()
 
 
 def encode(obj: object) -> bytes:
-    """Compact UTF-8 JSON, members in the order given."""
-    return _encoder.encode(obj)
+    """Compact UTF-8 JSON, members in the order given; FormatError for what JSON can't say, such as a lone surrogate."""
+    try:
+        return _encoder.encode(obj)
+    except (UnicodeError, TypeError, ValueError, OverflowError, RecursionError):
+        raise FormatError("a value that can't be written as JSON") from None
+
+
+def encode_private(obj: object) -> bytes:
+    """JSON to be encrypted: held to the rules of a payload, but strings may have control characters (a note has
+    lines)."""
+    _check(obj, 1, search=False)
+    return encode(obj)
 
 
 def encode_tagged(tag: str, body: dict[str, Any]) -> bytes:
     """The payload bytes of one tagged object; FormatError when it breaks the rules that a reader holds us to."""
-    data = _encoder.encode({tag: body})
+    if not _TAG.match(tag):
+        raise FormatError("a tag is letters and digits, the first of them a capital")
+    _check(body, 2, search=True)
+    data = encode({tag: body})
     if len(data) > MAX_PAYLOAD:
         raise FormatError(f"a payload of {len(data)} bytes: at most {MAX_PAYLOAD} are allowed")
-    _check(body, 2)
     return data
 
 
 def decode(data: bytes, limit: int = MAX_PAYLOAD) -> Any:
     """Any strict JSON value; FormatError names the rule that it breaks."""
-    if len(data) > limit:
-        raise FormatError(f"a payload of {len(data)} bytes")
-    try:
-        value = _decoder.decode(data)
-        # What we write reads back to the same bytes; a duplicate member cannot. Only other writers' text takes the slow way.
-        if _encoder.encode(value) != data:
-            _refuse_duplicates(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError, OverflowError) as exc:
-        raise FormatError(f"not JSON: {exc}") from exc
-    _check(value, 1)
+    value = _decode(data, limit)
+    # The reader refuses raw control characters, so only an escape can make one, or DEL.
+    _check(value, 1, search=b"\\" in data or b"\x7f" in data)
+    return value
+
+
+def decode_private(data: bytes, limit: int = MAX_PAYLOAD) -> Any:
+    """What `encode_private` wrote; white space around it is ignored. FormatError repeats nothing of it."""
+    value = _decode(data, limit)
+    _check(value, 1, search=False)
     return value
 
 
@@ -69,33 +82,49 @@ def decode_tagged(data: bytes) -> tuple[str, dict[str, Any]]:
     return tag, body
 
 
-def _refuse_duplicates(data: bytes) -> None:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise FormatError("a member appears twice")
-        return found
+def _decode(data: bytes, limit: int) -> Any:
+    if len(data) > limit:
+        raise FormatError(f"a payload of {len(data)} bytes")
+    try:
+        value = _decoder.decode(data)
+        # What we write reads back to the same bytes; a duplicate member cannot. Only other writers' text takes the
+        # slow way.
+        if _encoder.encode(value) != data:
+            json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        raise FormatError("not JSON in UTF-8, or a member appears twice") from None
+    return value
 
-    json.loads(data.decode("utf-8"), object_pairs_hook=unique)
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError
+    return found
 
 
-def _check(value: Any, depth: int) -> None:
+def _check(value: Any, depth: int, *, search: bool) -> None:
+    """FormatError beyond the bounds of F2; `search`: also for control characters. `depth` counts this value."""
     kind = type(value)
     if kind is str:
-        if _CONTROL.search(value):
+        if search and _CONTROL.search(value):
             raise FormatError("a control character in a string")
     elif kind is dict:
         if depth > MAX_DEPTH:
             raise FormatError(f"nested deeper than {MAX_DEPTH}")
         for name, member in value.items():
-            if _CONTROL.search(name):
-                raise FormatError("a control character in a member name")
-            _check(member, depth + 1)
+            if type(name) is not str:
+                raise FormatError("a member name that is no text")
+            if search:
+                _check(name, depth, search=True)
+            if search or type(member) is not str:
+                _check(member, depth + 1, search=search)
     elif kind is list:
         if depth > MAX_DEPTH:
             raise FormatError(f"nested deeper than {MAX_DEPTH}")
         for member in value:
-            _check(member, depth + 1)
+            if search or type(member) is not str:
+                _check(member, depth + 1, search=search)
     elif kind is int:
         if not -MAX_INTEGER < value < MAX_INTEGER:
             raise FormatError("an integer of 2^53 or more")
@@ -134,12 +163,10 @@ def write_date(seconds: int) -> str:
 
 
 def read_date(text: str) -> int:
-    """UTC seconds of a DateTime; FormatError. It is shown to people and never decides anything."""
+    """UTC seconds of a DateTime, 0 for the years before 1970; FormatError. Shown to people, never deciding anything."""
     if not _DATE.match(text):
         raise FormatError("not a date and time in UTC")
-    try:  # by hand: strptime costs ten times as much, and every version that arrives is read
-        year, month, day = int(text[:4]), int(text[5:7]), int(text[8:10])
-        moment = dt.datetime(year, month, day, int(text[11:13]), int(text[14:16]), int(text[17:19]), tzinfo=dt.UTC)
-        return int(moment.timestamp())
+    try:
+        return max(0, int(dt.datetime.fromisoformat(text).timestamp()))
     except ValueError as exc:
         raise FormatError("not a date and time in UTC") from exc

@@ -1,7 +1,8 @@
-"""PersonalProfile: the devices of a mesh, its vaults, and what each device may do. Signed by an admin or the master key.
+"""PersonalProfile: the devices of a mesh, its vaults, and what each device may do. Signed by an admin or the master
+key.
 
-It embeds one MasterProfile and the DeviceProfiles whole. Members that this release does not know survive: the decoded object
-is edited, never a typed copy. Not being listed removes nothing — removal is a cut (formats.md F7).
+It embeds one MasterProfile and the DeviceProfiles whole. Members that this release does not know survive: the decoded
+object is edited, never a typed copy. Not being listed removes nothing — removal is a cut (formats.md F7).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The effective state that a new PersonalProfile states. `grants` is device → container or `*` → "read" | "write"."""
+    """The effective state that a new PersonalProfile states. `grants` is device → container or `*` → "read" |
+    "write"."""
 
     devices: Mapping[str, Parsed]
     applications: Sequence[Application]
@@ -37,7 +39,8 @@ class Listing:
 
 
 def body(master: Parsed, listing: Listing, previous: Parsed | None = None) -> dict[str, Any]:
-    """The members of a PersonalProfile. `previous` gives the members, and members of entries, that this release does not know."""
+    """The members of a PersonalProfile. `previous` gives the members, and members of entries, that this release does
+    not know."""
     old: dict[str, Any] = copy.deepcopy(dict(previous.body)) if previous is not None else {}
     old_entries = {entry.get("Identifier"): entry for entry in old.get("Applications", []) if type(entry) is dict}
     old_grants = old.get("MeshdGrants", {})

@@ -1,14 +1,14 @@
 """A vault's container and its items: who holds which key, and what is encrypted under it (formats.md F5).
 
-A container is a general JWE to the vault's readers. Its plaintext is an empty 2016 private object, LF, then the vault's write
-keys; the newest usable one encrypts new items. An item is a `dir` JWE under one of them: the 2016 private object with one
-entry, LF, `MeshdItem`, then spaces so that lengths say little. The first object is what a 2016 reader sees; text after it
-never was read by one. Objects are edited as decoded, so members that this release does not know survive.
+A container is a general JWE to the vault's readers. Its plaintext is an empty 2016 private object, LF, then the
+vault's write keys; the newest usable one encrypts new items. An item is a `dir` JWE under one of them: the 2016
+private object with one entry, LF, `MeshdItem`, then spaces so that lengths say little. The first object is what a
+2016 reader sees; text after it never was read by one. Objects are edited as decoded, so members that this release
+does not know survive.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +33,7 @@ class EpochKey:
     kid: str
     key: bytes = field(repr=False)
     made: str
+    unknown: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # members of newer releases
 
     @classmethod
     def generate(cls, rng: Rng, now: int) -> EpochKey:
@@ -94,13 +95,14 @@ def seal_container(
     private = container.private or {private_tag: {}}
     epochs = dict(container.epochs) | {"V": 1}
     epochs["Keys"] = [
-        {"Kid": key.kid, "K": base64url.encode(key.key), "Made": key.made} for key in sorted_keys(container.keys)
+        {**key.unknown, "Kid": key.kid, "K": base64url.encode(key.key), "Made": key.made}
+        for key in sorted_keys(container.keys)
     ]
     if container.name:
         epochs["Name"] = container.name
     if container.deleted:
         epochs["Deleted"] = True
-    plaintext = payload.encode(private) + b"\n" + payload.encode({"MeshdEpochs": epochs})
+    plaintext = _join(private, {"MeshdEpochs": epochs})
     kids = [key.kid for key in sorted_keys(container.keys)]
     return {"EncryptedData": jwe.seal_to(_pad(plaintext), list(recipients), kids, rng)}
 
@@ -111,10 +113,11 @@ def sorted_keys(keys: Iterable[EpochKey]) -> tuple[EpochKey, ...]:
 
 
 def open_container(parsed: Parsed, key: DecryptKey) -> Container:
-    """The keys of a container. DecryptError when this device is no reader, FormatError when the keys are not the ones named."""
+    """The keys of a container. DecryptError when this device is no reader, FormatError when the keys are not the ones
+    named."""
     envelope = payload.object_member(parsed.body, "EncryptedData")
     private, rest = _split(jwe.open_with(envelope, key))
-    epochs = payload.object_member(_object(rest), "MeshdEpochs")
+    epochs = _ours(rest, "MeshdEpochs")
     keys = []
     for entry in payload.list_member(epochs, "Keys", 4096):
         if type(entry) is not dict:
@@ -123,8 +126,9 @@ def open_container(parsed: Parsed, key: DecryptKey) -> Container:
         kid = payload.text_member(entry, "Kid", 64)
         if len(material) != KEY_SIZE or not udf.equal(kid, udf.make(udf.MMM_EPOCH, material)):
             raise FormatError("a vault key that is not the one named")
-        keys.append(EpochKey(kid, material, payload.text_member(entry, "Made", 20)))
-    if {key.kid for key in keys} != set(jwe.kids_of(envelope)):
+        unknown = {member: value for member, value in entry.items() if member not in ("Kid", "K", "Made")}
+        keys.append(EpochKey(kid, material, payload.text_member(entry, "Made", 20), unknown))
+    if sorted(key.kid for key in keys) != sorted(jwe.kids_of(envelope)):
         raise FormatError("a container whose keys are not the ones that it names in clear")
     name = epochs.get("Name", "")
     extra = {member: value for member, value in epochs.items() if member not in ("Keys", "Name", "Deleted")}
@@ -145,16 +149,14 @@ def container_recipients(parsed: Parsed) -> frozenset[str]:
 
 def seal_item(item: Item, key: EpochKey, rng: Rng) -> dict[str, Any]:
     """The members of an item's ApplicationProfile: EncryptedData under this write key."""
-    plaintext = payload.encode(item.private) + b"\n" + payload.encode({"MeshdItem": item.meta})
-    if len(plaintext) > MAX_PLAINTEXT:
-        raise FormatError(f"an item of {len(plaintext)} bytes: at most {MAX_PLAINTEXT} are allowed")
-    return {"EncryptedData": jwe.seal_direct(key.key, key.kid, _pad(plaintext), rng)}
+    plaintext = _pad(_join(item.private, {"MeshdItem": item.meta}))
+    return {"EncryptedData": jwe.seal_direct(key.key, key.kid, plaintext, rng)}
 
 
 def open_item(parsed: Parsed, keys: Callable[[str], bytes]) -> Item:
     """The plaintext of an item. `keys` maps a key identifier to its 32 bytes or raises DecryptError."""
     private, rest = _split(jwe.open_direct(payload.object_member(parsed.body, "EncryptedData"), keys))
-    return Item(private, payload.object_member(_object(rest), "MeshdItem"))
+    return Item(private, _ours(rest, "MeshdItem"))
 
 
 def item_key_id(parsed: Parsed) -> str:
@@ -198,18 +200,32 @@ def _pad(plaintext: bytes) -> bytes:
     return plaintext + b" " * (target - size)
 
 
+def _join(private: dict[str, Any], ours: dict[str, Any]) -> bytes:
+    plaintext = payload.encode_private(private) + b"\n" + payload.encode_private(ours)
+    if len(plaintext) > MAX_PLAINTEXT:
+        raise FormatError(f"a plaintext of {len(plaintext)} bytes: at most {MAX_PLAINTEXT} are allowed")
+    return plaintext
+
+
 def _split(plaintext: bytes) -> tuple[dict[str, Any], bytes]:
-    first, newline, rest = plaintext.partition(b"\n")
-    if not newline:  # a document of 2016 alone
-        return _object(first), b"{}"
+    """The 2016 object, and what follows its line; that is empty in a document of 2016 alone."""
+    first, _, rest = plaintext.partition(b"\n")
     return _object(first), rest
 
 
+def _ours(rest: bytes, tag: str) -> dict[str, Any]:
+    """The object that this project adds, under its tag."""
+    rest = rest.rstrip(b" ")
+    if not rest:
+        raise FormatError(f"a plaintext without {tag}")
+    found = payload.object_member(_object(rest), tag)
+    if found.get("V") != 1:
+        raise FormatError(f"{tag} was written by a release that is newer than this one")
+    return found
+
+
 def _object(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as exc:
-        raise FormatError("a plaintext that is not JSON") from exc
+    value = payload.decode_private(data)
     if type(value) is not dict:
         raise FormatError("a plaintext that is no object")
     return value

@@ -1,8 +1,8 @@
 """One signed state of an entry, named by its vid; everything that syncs is one of these (formats.md F1, F4).
 
-A version is read in two steps. `parse` turns bytes into a `Parsed` (shapes checked, nothing believed); `verify` checks the
-signature with a key from context and is the only way to a `Version`. The bytes that were signed are kept and forwarded as
-they came.
+A version is read in two steps. `parse` turns bytes into a `Parsed` (shapes checked, nothing believed); `verify`
+checks the signature with a key from context and is the only way to a `Version`. The bytes that were signed are kept
+and forwarded as they came.
 
     vid = SHA-256( lv(kid) ‖ lv(NotaryToken) ‖ SHA-256(bytes that the signature covers) )        lv(x) = u32 length ‖ x
 """
@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from meshd.crypto import base64url, cbor, jws, udf
+from meshd.crypto import base64url, cbor, jwe, jws, udf
 from meshd.crypto.keys import VerifyKey
 from meshd.errors import FormatError, TrustError, UnknownSigner
 from meshd.profile import links, payload
@@ -23,6 +23,7 @@ from meshd.profile.links import Links
 
 MAX_RAW = 4 * 1024 * 1024
 MAX_LISTED = 512  # devices, applications or admins in one profile
+MAX_ESCROW_HEADER = 4096  # bytes of one recipient's header
 ITEM_PART = re.compile(r"[a-z2-7]{26}\Z")
 _TAGS = {Kind.PERSONAL: "PersonalProfile", Kind.MASTER: "MasterProfile", Kind.DEVICE: "DeviceProfile"}
 _RESERVED_TAGS = frozenset(_TAGS.values()) | {"ConnectionRequest", "ConnectionResult", "EscrowedKeySet"}
@@ -33,6 +34,7 @@ _SIGNED = {
     Kind.CONTAINER: "SignedApplicationProfile",
     Kind.ITEM: "SignedApplicationProfile",
 }
+_ESCROW_MEMBERS = {"protected", "iv", "ciphertext", "tag"}
 _ESCROW = {Kind.OFFLINE_ESCROW: "OfflineEscrowEntry", Kind.ONLINE_ESCROW: "OnlineEscrowEntry"}
 
 
@@ -44,7 +46,8 @@ class KeyDirectory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A version as it arrived: well formed, not yet believed. `body` is the decoded profile, `signed` is None for escrow entries."""
+    """A version as it arrived: well formed, not yet believed. `body` is the decoded profile, `signed` is None for
+    escrow entries."""
 
     claim: Claim
     tag: str
@@ -93,7 +96,8 @@ def version_id(kid: str, token: str, digest: bytes) -> bytes:
 def kind_of_application(identifier: str) -> Kind:
     """An application entry is an item or a container by the shape of its Identifier (formats.md F3)."""
     container, slash, part = identifier.partition("/")
-    udf.check(container)
+    if not udf.is_current(container):
+        raise FormatError("an application Identifier that is not of 200 bits")
     if not slash:
         return Kind.CONTAINER
     if not ITEM_PART.match(part):
@@ -158,37 +162,49 @@ def _parse_signed(kind: Kind, identifier: str, fields: list[Any], raw: bytes) ->
 
 
 def _check_envelope(kind: Kind, envelope: dict[str, Any]) -> None:
-    # formats.md F3: the shape of the Identifier decides the kind and must match the JWE's shape.
-    if ("recipients" in envelope) is not (kind is Kind.CONTAINER):
-        raise FormatError("the encryption is not that of the entry's kind")
+    """formats.md F3: the shape of the Identifier decides the kind and must match the JWE's shape."""
+    if kind is Kind.ITEM:
+        jwe.direct_kid(envelope)
+    else:  # whole: who looks at a stored container may rely on its lists
+        jwe.recipients_of(envelope)
+        jwe.kids_of(envelope)
 
 
 def _parse_escrow(kind: Kind, identifier: str, fields: list[Any], raw: bytes) -> Parsed:
     if len(fields) != 7 or not all(type(part) is bytes for part in fields[2:6]) or type(fields[6]) is not list:
         raise FormatError("an escrow entry is [kind, Identifier, protected, iv, ciphertext, tag, [[header, key] …]]")
-    for recipient in fields[6]:
-        if type(recipient) is not list or len(recipient) != 2 or not all(type(part) is bytes for part in recipient):
-            raise FormatError("an escrow recipient is [header, key]")
+    if len(fields[6]) > jwe.MAX_RECIPIENTS or len(fields[4]) > jwe.MAX_CIPHERTEXT:
+        raise FormatError("an escrow entry that is too large")
     udf.check(identifier)
     digest = hashlib.sha256(raw).digest()
     claim = Claim(version_id("", "", digest), kind, identifier, "", Links(g=1))
     envelope: dict[str, Any] = {"protected": base64url.encode(fields[2])}
     if fields[6]:
-        envelope["recipients"] = [
-            {"header": payload.decode(header), "encrypted_key": base64url.encode(key)} for header, key in fields[6]
-        ]
+        envelope["recipients"] = [_escrow_recipient(recipient) for recipient in fields[6]]
     envelope |= {
         name: base64url.encode(part) for name, part in zip(("iv", "ciphertext", "tag"), fields[3:6], strict=True)
     }
     return Parsed(claim, _ESCROW[kind], {"Identifier": identifier, "EncryptedData": envelope}, digest, raw, "", 0, None)
 
 
+def _escrow_recipient(recipient: Any) -> dict[str, Any]:
+    if type(recipient) is not list or len(recipient) != 2 or not all(type(part) is bytes for part in recipient):
+        raise FormatError("an escrow recipient is [header, key]")
+    header = payload.decode(recipient[0], MAX_ESCROW_HEADER)
+    if type(header) is not dict or payload.encode(header) != recipient[0]:  # else the JSON form would have another vid
+        raise FormatError("an escrow recipient whose header is not compact JSON")
+    return {"header": header, "encrypted_key": base64url.encode(recipient[1])}
+
+
 def escrow_raw(kind: Kind, identifier: str, envelope: dict[str, Any]) -> bytes:
-    """The F4 bytes of an escrow entry whose EncryptedData is this JWE."""
-    recipients = [
-        [payload.encode(entry["header"]), base64url.decode(entry["encrypted_key"])]
-        for entry in envelope.get("recipients", [])
-    ]
+    """The F4 bytes of an escrow entry whose EncryptedData is this JWE; FormatError."""
+    if not _ESCROW_MEMBERS <= envelope.keys() <= _ESCROW_MEMBERS | {"recipients"}:
+        raise FormatError("encrypted data with other members than an escrow entry has")
+    recipients = []
+    for entry in payload.list_member(envelope, "recipients", jwe.MAX_RECIPIENTS):
+        if type(entry) is not dict or entry.keys() != {"header", "encrypted_key"}:
+            raise FormatError("an escrow recipient has a header and an encrypted_key")
+        recipients.append([payload.encode(entry["header"]), base64url.decode(entry["encrypted_key"])])
     parts = [base64url.decode(envelope[name]) for name in ("protected", "iv", "ciphertext", "tag")]
     return cbor.encode([int(kind), identifier, *parts, recipients])
 
@@ -222,6 +238,8 @@ def from_json(obj: Any) -> Parsed:
     identifier = payload.text_member(body, "Identifier", 256)
     for escrow, name in _ESCROW.items():
         if tag == name:
+            if body.keys() != {"Identifier", "EncryptedData"}:
+                raise FormatError("an escrow entry has Identifier and EncryptedData")
             return parse(escrow_raw(escrow, identifier, payload.object_member(body, "EncryptedData")))
     for kind, name in _SIGNED.items():
         if tag == name:
@@ -256,11 +274,12 @@ def _online_keys(body: dict[str, Any]) -> frozenset[str]:
 def _personal_claim(
     vid: bytes, identifier: str, signer: str, found: Links, body: dict[str, Any], embedded: tuple[Parsed, ...]
 ) -> Claim:
-    applications = frozenset(
-        udf.check(payload.text_member(entry, "Identifier", 256))
-        for entry in payload.list_member(body, "Applications", MAX_LISTED)
-        if type(entry) is dict
-    )
+    listed = payload.list_member(body, "Applications", MAX_LISTED)
+    if not all(type(entry) is dict for entry in listed):
+        raise FormatError("an application that is no object")
+    applications = frozenset(udf.check(payload.text_member(entry, "Identifier", 256)) for entry in listed)
+    if len(applications) != len(listed):
+        raise FormatError("an application listed twice")
     grants: set[tuple[str, str, str]] = set()
     roles: list[tuple[str, str]] = []
     stated = body.get("MeshdGrants", {})
@@ -326,10 +345,10 @@ def device_keys(body: dict[str, Any]) -> tuple[VerifyKey, VerifyKey, Any]:
 def verify(parsed: Parsed, directory: KeyDirectory | None = None) -> Version:
     """Check the signatures of `parsed` and of what it embeds. SignatureError, UnknownSigner, TrustError, FormatError.
 
-    Profiles carry the keys that they need: a master or device profile names its own (it is the hash in the Identifier), a
-    personal profile is signed by the embedded master key or by an admin that the embedded master profile lists. The keys of
-    containers and items come from the directory of the devices that this store knows. An admin whom only an ancestor made
-    one is found there too.
+    Profiles carry the keys that they need: a master or device profile names its own (it is the hash in the
+    Identifier), a personal profile is signed by the embedded master key or by an admin that the embedded master
+    profile lists. The keys of containers and items come from the directory of the devices that this store knows. An
+    admin whom only an ancestor made one is found there too.
     """
     if parsed.signed is None:  # escrow entries are unsigned: the master profile lists their vids
         return _believed(parsed)

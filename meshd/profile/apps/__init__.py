@@ -1,7 +1,7 @@
 """The kinds of vault: what each is called on the wire and to a person.
 
-A vault of a kind that this release does not know is carried, re-wrapped and forwarded like any other; only its items' insides
-are left alone. What an application's items hold is in one small file each, beside this one.
+A vault of a kind that this release does not know is carried, re-wrapped and forwarded like any other; only its items'
+insides are left alone. What an application's items hold is in one small file each, beside this one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`name` is what people type; `tag` the profile's type on the wire; `private` the tag of its first plaintext object."""
+    """`name` is what people type; `tag` the profile's type on the wire; `private` the tag of its first plaintext
+    object."""
 
     name: str
     tag: str
