@@ -12,7 +12,7 @@ from concurrent.futures import Future
 
 from meshd.crypto import udf as fingerprints
 from meshd.daemon import vaults
-from meshd.daemon.context import Daemon
+from meshd.daemon.context import Daemon, wait
 from meshd.daemon.vaults import Head
 from meshd.errors import Ambiguous, NotFound
 from meshd.profile.apps import GROUP, group
@@ -59,6 +59,18 @@ def refresh(daemon: Daemon) -> Future[None] | None:
             peers.set_name(connection, udf, name)
 
     return daemon.writer.submit(save)
+
+
+async def resolve(daemon: Daemon, text: str) -> str:
+    """`find`, after a look at names that came a moment ago: a person who saw a device join names it at once."""
+    try:
+        return find(daemon, text)
+    except NotFound:
+        saved = refresh(daemon)
+        if saved is None:
+            raise
+    await wait(saved)
+    return find(daemon, text)
 
 
 def find(daemon: Daemon, text: str) -> str:

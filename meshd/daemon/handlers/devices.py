@@ -26,7 +26,7 @@ async def every(app: App, call: Call) -> dict[str, Any]:
 
 
 async def one(app: App, call: Call) -> dict[str, Any]:
-    return _whole(app, names.find(app.daemon, call.params["device"]))
+    return _whole(app, await names.resolve(app.daemon, call.params["device"]))
 
 
 async def change(app: App, call: Call) -> dict[str, Any]:
@@ -34,7 +34,7 @@ async def change(app: App, call: Call) -> dict[str, Any]:
     daemon = app.daemon
     if not {"name", "address"} & set(call.body):
         raise BadRequest("there is nothing to change: name or address is expected")
-    udf = names.find(daemon, call.params["device"])
+    udf = await names.resolve(daemon, call.params["device"])
     address: str | None = call.body.get("address")
     if "address" in call.body:
         if udf == daemon.snapshot.own:

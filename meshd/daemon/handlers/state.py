@@ -53,7 +53,7 @@ async def wait(app: App, call: Call) -> dict[str, Any]:
         return {"synced": not _pending(app, everybody=True, udf=None), "peers": statuses.all_peer_views(app)}
     if not daemon.snapshot.connected:
         raise NotConnected
-    udf = naming.find(daemon, wanted) if wanted is not None else None
+    udf = await naming.resolve(daemon, wanted) if wanted is not None else None
     if udf == daemon.snapshot.own:
         raise BadRequest("that is this device")
     begun = trio.current_time()
