@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import trio
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         where = paths.resolve(arguments.home, os.environ)
         paths.prepare(where)
         settings = config.overrule(
-            config.load(paths.Path(arguments.config) if arguments.config else where.config), arguments
+            config.load(Path(arguments.config) if arguments.config else where.config), arguments
         )
         logging.start(settings.log.level)
         with paths.hold(where.lock):

@@ -18,7 +18,7 @@ import trio
 from meshd.daemon import api, locking, names
 from meshd.daemon.config import Config
 from meshd.daemon.connecting import Connections
-from meshd.daemon.context import Daemon, open_daemon, wait
+from meshd.daemon.context import Daemon, Wakeup, open_daemon, wait
 from meshd.daemon.inviting import Invitations
 from meshd.daemon.paths import Paths
 from meshd.daemon.siblings import Siblings
@@ -27,7 +27,7 @@ from meshd.net import systemd
 from meshd.net.lan import Lan, Network
 
 STOP_SECONDS = 5.0
-SETTLE_SECONDS = 2.0  # index rows are written for what changed within so long, together
+SETTLE_SECONDS = 1.0  # what changes within so long is read again together
 
 
 def now_ms() -> int:
@@ -43,10 +43,10 @@ async def run_device(config: Config, paths: Paths, *, told: Callable[[str], None
         async with trio.open_nursery() as nursery:
             await nursery.start(stop_on_signal, nursery.cancel_scope)
             await serve(daemon, network, nursery)
-            systemd.notify("READY=1", "STATUS=listening")
+            systemd.sd_notify(os.environ, "READY=1", "STATUS=listening")
             told(f"listening on {paths.socket}")
     finally:
-        systemd.notify("STOPPING=1")
+        systemd.sd_notify(os.environ, "STOPPING=1")
         daemon.close()
 
 
@@ -54,7 +54,7 @@ async def serve(daemon: Daemon, network: Network | None, nursery: trio.Nursery) 
     """Start the services of a device in `nursery`; returns once all of them listen."""
     siblings = Siblings(daemon, network) if network is not None else None
     invitations = Invitations(daemon, network, lambda: siblings.port if siblings else 0) if network else None
-    connections = Connections(daemon, network) if network else None
+    connections = Connections(daemon, network, lambda: siblings.connections if siblings else {}) if network else None
     app = api.App(daemon, siblings, network, invitations, connections)
     await open_without_a_person(daemon)
     if network is not None and siblings is not None and invitations is not None and connections is not None:
@@ -102,19 +102,19 @@ async def keep_index(daemon: Daemon) -> None:
                     await wait(daemon.writer.submit(lambda connection: index.save(connection, daemon.rng)))
             except MeshError as exc:  # locked meanwhile, or the disk is full: the index is rebuilt when it is needed
                 daemon.log.info("the index was not saved: %s", exc)
-        await _either(daemon, seen, version)
         await trio.sleep(SETTLE_SECONDS)
+        await _either(daemon, seen, version)
 
 
 async def _either(daemon: Daemon, moved: int, changed: int) -> None:
     async with trio.open_nursery() as nursery:
 
-        async def one(counter: Callable[[int], object], seen: int) -> None:
-            await counter(seen)  # type: ignore[misc]
+        async def one(counter: Wakeup, seen: int) -> None:
+            await counter.after(seen)
             nursery.cancel_scope.cancel()
 
-        nursery.start_soon(one, daemon.moved.after, moved)
-        nursery.start_soon(one, daemon.changed.after, changed)
+        nursery.start_soon(one, daemon.moved, moved)
+        nursery.start_soon(one, daemon.changed, changed)
 
 
 async def stop_on_signal(
