@@ -207,8 +207,9 @@ class Daemon:
             self._record(connection, outcome)
             return Committed(outcome, snapshot, result)
 
-        committed = await wait(self.writer.submit(run))
-        await self._tell(committed)
+        with trio.CancelScope(shield=True):  # it will be durable whoever is cancelled meanwhile, so the memory must follow
+            committed = await wait(self.writer.submit(run))
+            await self._tell(committed)
         result: T = committed.result
         return result
 
