@@ -207,7 +207,7 @@ class Daemon:
             self._record(connection, outcome)
             return Committed(outcome, snapshot, result)
 
-        with trio.CancelScope(shield=True):  # it will be durable whoever is cancelled meanwhile, so the memory must follow
+        with trio.CancelScope(shield=True):  # durable, whoever is cancelled meanwhile: the memory must follow
             committed = await wait(self.writer.submit(run))
             await self._tell(committed)
         result: T = committed.result
