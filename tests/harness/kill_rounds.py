@@ -158,7 +158,8 @@ def _agree(one: Device, two: Device, ledgers: dict[str, list[Ledger]]) -> None:
     one.in_step_with(two)
     two.in_step_with(one)
     held = one.titles()
-    assert held == two.titles(), "the devices differ"
+    other = two.titles()
+    assert held == other, f"the devices differ: one alone {_beyond(held, other)}, two alone {_beyond(other, held)}"
     named: set[str] = set()
     for ledger in (ledger for both in ledgers.values() for ledger in both):
         for identifier in ledger.done:
@@ -172,6 +173,10 @@ def _agree(one: Device, two: Device, ledgers: dict[str, list[Ledger]]) -> None:
         assert number(status, "conflicts") == 0, f"{device.name} sees conflicts that nobody made"
         alarms = [problem for problem in records(status, "health") if problem["code"] not in HARMLESS]
         assert not alarms, f"{device.name}: {alarms}"
+
+
+def _beyond(held: dict[str, str], other: dict[str, str]) -> dict[str, str]:
+    return {identifier: title for identifier, title in held.items() if other.get(identifier) != title}
 
 
 def _fits(device: Device, ledger: Ledger, identifier: str, found: str) -> None:
