@@ -1,8 +1,8 @@
 """The device daemon: which tasks run, in which order they start, and how they stop.
 
-    services    network (interfaces, mDNS) · siblings · invitations · connections · local API · index keeper · auto-lock
-    start       everything that listens is started before READY is told
-    stop        SIGTERM or SIGINT: no new work, a few seconds for what runs, then cancel; the store closes last
+services    network (interfaces, mDNS) · siblings · invitations · connections · local API · index keeper · auto-lock
+start       everything that listens is started before READY is told
+stop        SIGTERM or SIGINT: no new work, a few seconds for what runs, then cancel; the store closes last
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 
 import trio
 
@@ -19,6 +20,7 @@ from meshd.daemon import api, locking, names
 from meshd.daemon.config import Config
 from meshd.daemon.connecting import Connections
 from meshd.daemon.context import Daemon, Wakeup, open_daemon, wait
+from meshd.daemon.index import save
 from meshd.daemon.inviting import Invitations
 from meshd.daemon.paths import Paths
 from meshd.daemon.siblings import Siblings
@@ -98,8 +100,8 @@ async def keep_index(daemon: Daemon) -> None:
             try:
                 index = await daemon.fresh_index()
                 names.refresh(daemon)
-                while daemon.index is index and index.unsaved:
-                    await wait(daemon.writer.submit(lambda connection: index.save(connection, daemon.rng)))
+                while (keyring := daemon.keyring) is not None and (rows := index.take_unsaved()):
+                    await wait(daemon.writer.submit(partial(save, keyring=keyring, rows=rows, rng=daemon.rng)))
             except MeshError as exc:  # locked meanwhile, or the disk is full: the index is rebuilt when it is needed
                 daemon.log.info("the index was not saved: %s", exc)
         await trio.sleep(SETTLE_SECONDS)

@@ -20,7 +20,7 @@ import trio
 from meshd.crypto.keys import DecryptKey, Rng, SigningKey
 from meshd.daemon import membership
 from meshd.daemon.config import Config
-from meshd.daemon.index import Index
+from meshd.daemon.index import Entry, Index
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.paths import Paths
 from meshd.daemon.pen import Pen
@@ -38,6 +38,7 @@ from meshd.store.writer import Writer
 
 T = TypeVar("T")
 Clock = Callable[[], int]
+READ_INLINE = 50  # so many items are read again without a hop to a thread
 EVENTS_EACH = 20  # so many items of one transaction are told one by one
 
 
@@ -114,6 +115,7 @@ class Daemon:
         self.tier1: Tier1 | None = None
         self.keyring: Keyring | None = None
         self.index: Index | None = None
+        self._indexing = trio.Lock()
         self.moved = Wakeup()  # the store has something new
         self.changed = Wakeup()  # who is connected, locked, or in which state
         self.secret_read = trio.current_time() if _in_trio() else 0.0
@@ -272,16 +274,22 @@ class Daemon:
         self.unlocked()
         index = self.index
         assert index is not None  # there is one whenever there is a keyring
-        if index.stale > 200:
-            await trio.to_thread.run_sync(self._refresh_index, index)
-        elif index.stale:
-            index.refresh(self.reader.connection)
+        async with self._indexing:  # who comes second finds it done
+            if index.stale > READ_INLINE:
+                taken = index.take_stale()
+                try:
+                    index.apply(await trio.to_thread.run_sync(self._read_items, index, taken))
+                except BaseException:
+                    index.mark(taken)
+                    raise
+            elif index.stale:
+                index.refresh(self.reader.connection)
         return index
 
-    def _refresh_index(self, index: Index) -> None:
+    def _read_items(self, index: Index, identifiers: list[str]) -> list[tuple[str, Entry | None]]:
         reader = Reader(self.paths.store)
         try:
-            index.refresh(reader.connection)
+            return index.read(reader.connection, identifiers)
         finally:
             reader.close()
 

@@ -45,7 +45,7 @@ class Entry:
 
 
 class Index:
-    """Entries by Identifier and by host. Not thread-safe: the daemon's one task at a time uses it, or a worker it waits for."""
+    """Entries by Identifier and by host. Belongs to the trio thread; only `read`, which changes nothing, runs elsewhere."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
@@ -86,51 +86,53 @@ class Index:
     def unsaved(self) -> int:
         return len(self._unsaved)
 
-    def refresh(self, connection: sqlite3.Connection, limit: int | None = None) -> int:
-        """Read up to `limit` marked items again; returns how many are still marked."""
-        for _ in range(len(self._stale) if limit is None else min(limit, len(self._stale))):
-            self._read(connection, self._stale.pop())
-        return len(self._stale)
+    def refresh(self, connection: sqlite3.Connection) -> None:
+        """Read everything that is marked, here and now."""
+        self.apply(self.read(connection, self.take_stale()))
 
-    def save(self, connection: sqlite3.Connection, rng: Rng, limit: int = 2000) -> int:
-        """Write sealed rows for what was read since the last time, in the writer's transaction; returns how many remain."""
-        done = 0
-        while self._unsaved and done < limit:
-            identifier = self._unsaved.pop()
-            entry = self.entries.get(identifier)
-            if entry is None or entry.heads != 1:
-                connection.execute("DELETE FROM item_index WHERE identifier = ?", (identifier,))
+    def take_stale(self) -> list[str]:
+        """The marked items, no longer marked; whoever takes them reads and applies them."""
+        taken, self._stale = list(self._stale), set()
+        return taken
+
+    def read(self, connection: sqlite3.Connection, identifiers: Iterable[str]) -> list[tuple[str, Entry | None]]:
+        """What these items are now; None for one without a head that opens. Changes nothing, so it may run in a worker."""
+        return [(identifier, self._entry(connection, identifier)) for identifier in identifiers]
+
+    def apply(self, found: Iterable[tuple[str, Entry | None]]) -> None:
+        """Take in what was read."""
+        for identifier, entry in found:
+            if entry is None:
+                self._drop(identifier)
             else:
-                sealed = keyrings.seal_cache(self._keyring, _encode(entry), identifier, rng)
-                connection.execute(
-                    "INSERT OR REPLACE INTO item_index VALUES (?, ?, ?)", (identifier, entry.winner, sealed)
-                )
-            done += 1
-        return len(self._unsaved)
+                self._put(entry)
+            self._unsaved.add(identifier)
 
-    def _read(self, connection: sqlite3.Connection, identifier: str) -> None:
+    def take_unsaved(self, limit: int = 2000) -> list[tuple[str, Entry | None]]:
+        """Entries that the sealed rows do not have yet; None where a row should go."""
+        taken = [self._unsaved.pop() for _ in range(min(limit, len(self._unsaved)))]
+        found = [(identifier, self.entries.get(identifier)) for identifier in taken]
+        return [(identifier, entry if entry is not None and entry.heads == 1 else None) for identifier, entry in found]
+
+    def _entry(self, connection: sqlite3.Connection, identifier: str) -> Entry | None:
         heads = vaults.open_heads(connection, self._keyring, identifier)
         if not heads:
-            self._drop(identifier)
-            return
+            return None
         winner = heads[0]
         row = password.row(winner.item) if winner.tag == PASSWORD.tag else password.Row("", (), "")
-        self._put(
-            Entry(
-                identifier,
-                winner.vid,
-                winner.tag,
-                row.title,
-                row.sites,
-                row.username,
-                winner.item.made,
-                winner.updated,
-                winner.signer,
-                len(vaults.distinct(heads)),
-                winner.item.deleted,
-            )
+        return Entry(
+            identifier,
+            winner.vid,
+            winner.tag,
+            row.title,
+            row.sites,
+            row.username,
+            winner.item.made,
+            winner.updated,
+            winner.signer,
+            len(vaults.distinct(heads)),
+            winner.item.deleted,
         )
-        self._unsaved.add(identifier)
 
     def _put(self, entry: Entry) -> None:
         self._drop(entry.identifier)
@@ -189,6 +191,16 @@ class Index:
 
     def live(self, tag: str) -> Iterator[Entry]:
         return (entry for entry in self.entries.values() if entry.tag == tag and not entry.deleted)
+
+
+def save(connection: sqlite3.Connection, keyring: Keyring, rows: Iterable[tuple[str, Entry | None]], rng: Rng) -> None:
+    """Write or delete sealed rows, in the writer's transaction."""
+    for identifier, entry in rows:
+        if entry is None:
+            connection.execute("DELETE FROM item_index WHERE identifier = ?", (identifier,))
+        else:
+            sealed = keyrings.seal_cache(keyring, _encode(entry), identifier, rng)
+            connection.execute("INSERT OR REPLACE INTO item_index VALUES (?, ?, ?)", (identifier, entry.winner, sealed))
 
 
 def conflicted(connection: sqlite3.Connection) -> int:
