@@ -23,6 +23,7 @@ import trio
 
 from meshd import __version__
 from meshd.crypto.sealing import DEVICE_KDF, MASTER_KDF, KdfParameters
+from meshd.daemon import names
 from meshd.daemon.context import Daemon
 from meshd.daemon.handlers import devices, events, imports, items, keys, mesh, pairing, state
 from meshd.daemon.locking import Guard
@@ -46,7 +47,7 @@ _log = logging.getLogger(__name__)
 class Resource(Protocol):
     """Something long that a client started and looks at again: an invitation, a connection."""
 
-    def view(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """It, as the local API shows it."""
         ...
 
@@ -58,7 +59,7 @@ class Invitations(Protocol):
     def get(self, id: str) -> Resource: ...
     async def cancel(self, id: str) -> Resource: ...
     async def answer(self, id: str, accept: bool) -> Resource: ...
-    async def wait(self, id: str, state: str, seconds: float) -> Resource: ...
+    async def wait(self, id: str, state: str | None, seconds: float) -> Resource: ...
 
 
 class Connections(Protocol):
@@ -67,7 +68,7 @@ class Connections(Protocol):
     async def create(self, request: Mapping[str, Any]) -> Resource: ...
     def get(self, id: str) -> Resource: ...
     async def cancel(self, id: str) -> Resource: ...
-    async def wait(self, id: str, state: str, seconds: float) -> Resource: ...
+    async def wait(self, id: str, state: str | None, seconds: float) -> Resource: ...
 
 
 class SiblingsView(Protocol):
@@ -103,7 +104,7 @@ class Call:
     body: dict[str, Any] = field(repr=False)
 
 
-Handler = Callable[[App, Call], Awaitable[dict[str, Any]]]
+Handler = Callable[[App, Call], Awaitable[Mapping[str, object]]]
 
 HANDLERS: dict[str, Handler] = {
     "version": state.version,
@@ -142,8 +143,11 @@ STREAMS = {"events": events.stream}
 async def serve(app: App, path: str | Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
     """Answer on the socket `path` until cancelled; `started` when it listens. StoreBusy, Denied, BadRequest."""
     listener = unix.listen(Path(path), os.geteuid())
-    task_status.started()
-    await trio.serve_listeners(_Gate(app).take, [listener])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(events.tell_peers, app)
+        nursery.start_soon(names.keep, app.daemon)
+        task_status.started()
+        await trio.serve_listeners(_Gate(app).take, [listener])
 
 
 class _Gate:
@@ -212,7 +216,7 @@ async def answer(app: App, request: Request) -> Response:
             return Response(200, headers=_headers(stream=True), stream=STREAMS[name](app, call))
         with trio.CancelScope(shield=request.method != "GET"):
             found = await HANDLERS[name](app, call)
-        return _json(match.route.status, envelope(found))
+        return _json(match.route.status, envelope(dict(found)))
     except MeshError as exc:
         return failure(exc)
     except sqlite3.Error as exc:

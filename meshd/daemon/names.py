@@ -10,13 +10,15 @@ import sqlite3
 from collections.abc import Mapping
 from concurrent.futures import Future
 
+import trio
+
 from meshd.crypto import udf as fingerprints
 from meshd.daemon import vaults
-from meshd.daemon.context import Daemon, wait
+from meshd.daemon.context import Daemon, Wakeup, wait
 from meshd.daemon.vaults import Head
-from meshd.errors import Ambiguous, NotFound
+from meshd.errors import Ambiguous, MeshError, NotFound
 from meshd.profile.apps import GROUP, group
-from meshd.store import peers
+from meshd.store import events, peers
 from meshd.store.db import store_errors
 
 
@@ -30,14 +32,11 @@ def shown(names: Mapping[str, str], udf: str) -> str:
     return names.get(udf) or f"({udf[:11]})"
 
 
-def refresh(daemon: Daemon) -> Future[None] | None:
-    """Read the Group vault and write the names that changed; None when there are none, or the device is locked.
-
-    The future resolves when they are durable. Nobody needs to wait for it.
-    """
+def read(daemon: Daemon) -> dict[str, str]:
+    """UDF → name, as the Group vault says now; empty while locked."""
     keyring = daemon.keyring
     if keyring is None:
-        return None
+        return {}
     said: dict[str, tuple[Head, str]] = {}
     with store_errors():
         connection = daemon.reader.connection
@@ -49,16 +48,70 @@ def refresh(daemon: Daemon) -> Future[None] | None:
                     found = None if head.item.deleted else group.read(head.item)
                     if found is not None and (found[0] not in said or said[found[0]][0].rank < head.rank):
                         said[found[0]] = (head, found[1])
-        known = cached(daemon)
-    changed = {udf: name for udf, (_, name) in said.items() if known.get(udf) != name}
+    return {udf: name for udf, (_, name) in said.items()}
+
+
+def refresh(daemon: Daemon) -> Future[None] | None:
+    """Remember the names that changed; None when there are none, or the device is locked.
+
+    The future resolves when they are durable. Nobody needs to wait for it.
+    """
+    known = cached(daemon)
+    changed = {udf: name for udf, name in read(daemon).items() if known.get(udf) != name}
     if not changed:
         return None
+    now = daemon.now_ms()
 
     def save(connection: sqlite3.Connection) -> None:
         for udf, name in changed.items():
-            peers.set_name(connection, udf, name)
+            if peers.get(connection, udf).name != name:
+                peers.set_name(connection, udf, name)
+                events.append(connection, now, "device", {"device": udf, "name": name})
 
     return daemon.writer.submit(save)
+
+
+async def keep(daemon: Daemon) -> None:
+    """Follow the Group vault for as long as it runs. Most commits are about something else and cost one small query."""
+    last: object = None
+    while True:
+        moved, changed = daemon.moved.count, daemon.changed.count
+        try:
+            now = _state(daemon)
+            if now is not None and now != last:
+                last = now
+                saved = refresh(daemon)
+                if saved is not None:
+                    await wait(saved)
+                    daemon.changed.bump()
+        except MeshError as exc:
+            daemon.log.info("the names of devices were not followed: %s", exc)
+        await moved_past(daemon, moved, changed)
+
+
+def _state(daemon: Daemon) -> object:
+    """Something that differs when the Group vault may say something else; None while locked."""
+    if daemon.keyring is None:
+        return None
+    opened = [vault for vault in daemon.keyring.vaults.values() if vault.application.tag == GROUP.tag]
+    heads = set()
+    for vault in opened:
+        low, high = vault.application.identifier + "/", vault.application.identifier + "0"
+        sql = "SELECT vid FROM versions WHERE kind = 8 AND identifier > ? AND identifier < ? AND head = 1"
+        heads.update(row[0] for row in daemon.reader.query(sql, (low, high)))
+    return heads, [[head.claim.vid for head in vault.heads] for vault in opened]
+
+
+async def moved_past(daemon: Daemon, moved: int, changed: int) -> None:
+    """Return as soon as the store or the state of the daemon has moved past these counts."""
+    async with trio.open_nursery() as nursery:
+
+        async def one(counter: Wakeup, seen: int) -> None:
+            await counter.after(seen)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(one, daemon.moved, moved)
+        nursery.start_soon(one, daemon.changed, changed)
 
 
 async def resolve(daemon: Daemon, text: str) -> str:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from meshd.daemon import status
+from meshd.daemon import names, status
 from meshd.daemon.context import Daemon
-from meshd.daemon.handlers.state import something
+from meshd.errors import StoreError
 from meshd.localapi import SCHEMA
 from meshd.profile import payload
 from meshd.profile.apps import GROUP, of_tag
@@ -47,9 +47,27 @@ async def stream(app: App, call: Call) -> AsyncIterator[bytes]:
         if not follow:
             return
         with trio.move_on_after(KEEP_ALIVE) as quiet:
-            await something(daemon, moved, changed)
+            await names.moved_past(daemon, moved, changed)
         if quiet.cancelled_caught:
             yield b"\n"
+
+
+async def tell_peers(app: App) -> None:
+    """Record who comes and goes, for as long as it runs: a connection by itself changes nothing in the store."""
+    daemon = app.daemon
+    known: set[str] = set()
+    while True:
+        seen = daemon.changed.count
+        here = {udf for udf, progress in status.connections(app).items() if progress.connected}
+        for udf in sorted(here ^ known):
+            state = "connected" if udf in here else "disconnected"
+            try:
+                name = names.shown(names.cached(daemon), udf)
+                await daemon.event("peer", {"device": udf, "name": name, "state": state})
+            except StoreError as exc:
+                daemon.log.warning("an event was not recorded: %s", exc)
+        known = here
+        await daemon.changed.after(seen)
 
 
 async def _reset(app: App, number: int) -> dict[str, Any]:

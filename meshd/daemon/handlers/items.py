@@ -254,6 +254,7 @@ async def add(app: App, call: Call) -> dict[str, Any]:
     secret = _password(daemon, body)
     if secret is None:
         raise BadRequest("a password is expected, or generate")
+    _check_texts(body)
     sites, username = checked_sites(body["sites"]), body.get("username", "")
     opened = daemon.unlocked().find(body["application"], body.get("vault"))
     index = await daemon.fresh_index()
@@ -282,6 +283,7 @@ async def change(app: App, call: Call) -> dict[str, Any]:
         changes["password"] = secret
     if not changes:
         raise BadRequest("there is nothing to change")
+    _check_texts(changes)
     if "sites" in changes:
         changes["url"] = next((site for site in changes["sites"] if "://" in site), None)
         changes["sites"] = checked_sites(changes["sites"])
@@ -332,6 +334,17 @@ def _password(daemon: Daemon, body: Mapping[str, Any]) -> str | None:
     if "password" in body:
         raise BadRequest("either a password or generate")
     return generate.from_recipe(body["generate"], daemon.rng)
+
+
+def _check_texts(body: Mapping[str, Any]) -> None:
+    """BadRequest for what an item can't hold, before anything is written."""
+    try:
+        for name in ("title", "username", "password", "note", "totp"):
+            password.check_text(name, body.get(name))
+        for tag in body.get("tags", ()):
+            password.check_text("tag", tag)
+    except FormatError as exc:
+        raise BadRequest(str(exc)) from exc
 
 
 def checked_host(site: str) -> str:

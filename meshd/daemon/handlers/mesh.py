@@ -22,6 +22,7 @@ from meshd.errors import BadRequest, Exists, FormatError
 from meshd.profile import escrow
 from meshd.profile.apps import group, of_tag
 from meshd.profile.device import DeviceKeys
+from meshd.store.files import file_error, sync_directory
 from meshd.store.keystore import Keystore
 from meshd.store.replica import Outcome
 
@@ -44,7 +45,6 @@ async def init(app: App, call: Call) -> dict[str, Any]:
                 "This device is in a mesh already.", hint="see: meshctl whoami; another mesh needs another --home"
             )
         await _found(app, name, passphrase, body["master_passphrase"])
-    await daemon.event("device", {"device": daemon.snapshot.own, "name": name, "state": "added"})
     return {"mesh": daemon.snapshot.mesh, "device": status.device_name(daemon, names.cached(daemon))}
 
 
@@ -83,7 +83,11 @@ def make_keystore(app: App, tier1: dict[str, Any], tier2: dict[str, Any], passph
     path = daemon.paths.keystore
     if path.exists():
         aside = path.with_name(f"{path.name}.unused-{daemon.now_ms()}")
-        path.rename(aside)
+        try:
+            path.rename(aside)
+            sync_directory(path.parent)
+        except OSError as exc:
+            raise file_error(exc, path, "set aside") from exc
         daemon.log.warning("a keystore without a mesh was set aside as %s", aside.name)
     return Keystore.create(path, tier1, tier2, passphrase, daemon.rng, kdf=app.kdf)
 

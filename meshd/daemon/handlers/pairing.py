@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from meshd.errors import NetworkError
 
@@ -10,43 +10,44 @@ if TYPE_CHECKING:
     from meshd.daemon.api import App, Call, Connections, Invitations
 
 
-async def invite(app: App, call: Call) -> dict[str, Any]:
-    return (await _invitations(app).create(call.body)).view()
+async def invite(app: App, call: Call) -> dict[str, object]:
+    return (await _invitations(app).create(call.body)).to_json()
 
 
-async def invitation(app: App, call: Call) -> dict[str, Any]:
+async def invitation(app: App, call: Call) -> dict[str, object]:
     invitations, name = _invitations(app), call.params["invitation"]
     if "wait" in call.query:
-        return (await invitations.wait(name, _known_state(call), call.query["wait"])).view()
-    return invitations.get(name).view()
+        return (await invitations.wait(name, _known_state(call), call.query["wait"])).to_json()
+    return invitations.get(name).to_json()
 
 
-async def cancel_invitation(app: App, call: Call) -> dict[str, Any]:
-    return (await _invitations(app).cancel(call.params["invitation"])).view()
+async def cancel_invitation(app: App, call: Call) -> dict[str, object]:
+    return (await _invitations(app).cancel(call.params["invitation"])).to_json()
 
 
-async def answer_invitation(app: App, call: Call) -> dict[str, Any]:
-    return (await _invitations(app).answer(call.params["invitation"], call.body["accept"])).view()
+async def answer_invitation(app: App, call: Call) -> dict[str, object]:
+    return (await _invitations(app).answer(call.params["invitation"], call.body["accept"])).to_json()
 
 
-async def connect(app: App, call: Call) -> dict[str, Any]:
-    return (await _connections(app).create(call.body)).view()
+async def connect(app: App, call: Call) -> dict[str, object]:
+    async with app.founding:  # two ways into a mesh, one keystore
+        return (await _connections(app).create(call.body)).to_json()
 
 
-async def connection(app: App, call: Call) -> dict[str, Any]:
+async def connection(app: App, call: Call) -> dict[str, object]:
     connections, name = _connections(app), call.params["connection"]
     if "wait" in call.query:
-        return (await connections.wait(name, _known_state(call), call.query["wait"])).view()
-    return connections.get(name).view()
+        return (await connections.wait(name, _known_state(call), call.query["wait"])).to_json()
+    return connections.get(name).to_json()
 
 
-async def cancel_connection(app: App, call: Call) -> dict[str, Any]:
-    return (await _connections(app).cancel(call.params["connection"])).view()
+async def cancel_connection(app: App, call: Call) -> dict[str, object]:
+    return (await _connections(app).cancel(call.params["connection"])).to_json()
 
 
-def _known_state(call: Call) -> str:
-    """The state that the client knows; none: any state is news."""
-    state: str = call.query.get("state", "")
+def _known_state(call: Call) -> str | None:
+    """The state that the client knows; None: any state is news."""
+    state: str | None = call.query.get("state")
     return state
 
 

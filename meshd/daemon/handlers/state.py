@@ -91,17 +91,5 @@ async def _in_time(daemon: Daemon, seconds: float, condition: Callable[[], bool]
             seen, version = daemon.moved.count, daemon.changed.count
             if condition():
                 return True
-            await something(daemon, seen, version)
+            await naming.moved_past(daemon, seen, version)
     return condition()
-
-
-async def something(daemon: Daemon, moved: int, changed: int) -> None:
-    """Return as soon as the store or the state of the daemon has moved past these counts."""
-    async with trio.open_nursery() as nursery:
-
-        async def one(after: Callable[[int], Any], seen: int) -> None:
-            await after(seen)
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(one, daemon.moved.after, moved)
-        nursery.start_soon(one, daemon.changed.after, changed)
