@@ -147,7 +147,10 @@ class Siblings:
             return
         sibling = self.known.setdefault(udf, Sibling(udf))
         # A device that lost power leaves its old name behind until it times out: the newest sighting counts.
-        sibling.seen = {sighting.instance: tuple(format_address(host, sighting.port) for host in sighting.addresses)}
+        addresses = tuple(format_address(host, sighting.port) for host in sighting.addresses)
+        if udf in self.connections and sibling.seen and sibling.seen != {sighting.instance: addresses}:
+            self.connections[udf].doubt()
+        sibling.seen = {sighting.instance: addresses}
         sibling.key = tier1.discovery[place]
         sibling.nudge()
         self._daemon.changed.bump()
@@ -156,6 +159,8 @@ class Siblings:
         version = -1
         while True:
             version = await self._network.changed(version)
+            for progress in self.connections.values():
+                progress.doubt()
             for sibling in self.known.values():
                 sibling.nudge()
 
@@ -387,6 +392,7 @@ class Siblings:
         if current is not None:
             ours_is_lower = self._daemon.snapshot.own < udf
             if current.connected and current.outgoing == ours_is_lower and progress.outgoing != ours_is_lower:
+                current.doubt()  # it would not call if it were content
                 await trio.aclose_forcefully(stream)
                 return
             current.scope.cancel()

@@ -43,6 +43,7 @@ HELLO_SECONDS = 20.0
 QUIET_SECONDS = 90.0  # then we ask for a sign of life
 SILENT_SECONDS = 150.0  # then the peer counts as gone
 WRITE_SECONDS = 60.0  # a peer that takes nothing for so long is cut off
+DOUBT_SECONDS = 5.0  # to answer when there is reason to think that the peer can't be reached here any more
 
 
 @dataclass(slots=True)
@@ -63,6 +64,12 @@ class Progress:
     clock_skew_ms: int = 0
     strikes: int = 0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope, repr=False)
+    doubted: trio.Event = field(default_factory=trio.Event, repr=False)
+
+    def doubt(self) -> None:
+        """The network is another one, or the peer is seen elsewhere: let it show at once that it is there."""
+        self.doubted.set()
+        self.doubted = trio.Event()
 
 
 @dataclass(slots=True)
@@ -113,6 +120,7 @@ class Conversation:
                 nursery.start_soon(self._commit)
                 nursery.start_soon(self._push)
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self._dispel_doubts)
                 await self._read()
                 nursery.cancel_scope.cancel()
         except trio.TooSlowError as exc:
@@ -392,6 +400,17 @@ class Conversation:
             if silence > QUIET_SECONDS:
                 self._session.ping()
                 await self._flush()
+
+    async def _dispel_doubts(self) -> None:
+        """TCP alone would take minutes to find out that an address is gone: ask, and do not wait long."""
+        while True:
+            await self.progress.doubted.wait()
+            asked = trio.current_time()
+            self._session.ping()
+            await self._flush()
+            await trio.sleep(DOUBT_SECONDS)
+            if self._heard < asked:
+                raise NetworkError("the other device can't be reached this way any more")
 
     def _may_stay(self) -> bool:
         snapshot = self._daemon.snapshot
