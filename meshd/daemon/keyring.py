@@ -47,6 +47,8 @@ class Keyring:
         self.cache_key = cache_key
         self.vaults: dict[str, Opened] = {}
         self._keys: dict[str, bytes] = {}
+        self._containers: dict[bytes, Container | None] = {}  # by vid; None: not for this device
+        self.said: dict[bytes, str | None] = {}  # Group items by vid: which device each head names
 
     def __repr__(self) -> str:
         return f"Keyring({len(self.vaults)} vaults)"
@@ -82,9 +84,10 @@ class Keyring:
             if raw is None:
                 continue
             parsed = version.parse(raw)
-            try:
-                container = vault.open_container(parsed, self.device.dek)
-            except (DecryptError, FormatError):
+            if vid not in self._containers:
+                self._containers[vid] = self._opens(parsed)
+            container = self._containers[vid]
+            if container is None:
                 closed.append(parsed)
                 continue
             heads.append(parsed)
@@ -94,6 +97,12 @@ class Keyring:
         if not application.tag:  # a profile that does not say its type: the container does
             application = Application(application.identifier, heads[0].tag)
         return Opened(application, merged, tuple(heads), tuple(closed))
+
+    def _opens(self, parsed: Parsed) -> Container | None:
+        try:
+            return vault.open_container(parsed, self.device.dek)
+        except (DecryptError, FormatError):
+            return None
 
     def find(self, name: str, vault_name: str | None = None) -> Opened:
         """The vault of an application called `name` ("password"), or the one of that application that `vault_name` names."""
@@ -136,47 +145,37 @@ def write_key(connection: sqlite3.Connection, replica: Replica, opened: Opened) 
     the first alone: a key that was later given to a device that has since been removed is no longer used. Denied when
     there is none: an admin rotates first.
     """
-    readable = {
-        profile.dek.udf
-        for udf in snapshot.readers(replica, opened.application)
-        if (profile := replica.device(connection, udf)) is not None
-    }
-    readable |= escrow_readers(connection, replica)
+    memo = ("write keys", opened.application)
+    usable: list[str] | None = replica.memo.get(memo)
+    if usable is None:
+        usable = replica.memo[memo] = _usable(connection, replica, opened.application)
+    held = {key.kid: key for key in opened.container.keys}
+    for kid in usable:
+        if kid in held:
+            return held[kid]
+    raise Denied(
+        "The keys of this vault were readable by a device that no longer is one; an admin must make new ones first.",
+        hint="unlock an admin device and let it sync",
+    )
+
+
+def _usable(connection: sqlite3.Connection, replica: Replica, application: Application) -> list[str]:
+    """The kids that may encrypt new items, best first."""
+    readers = snapshot.readers(replica, application)
+    escrow = replica.escrow_readers(connection)
     introduced: dict[str, tuple[int, bytes]] = {}
     spoiled: set[str] = set()
-    for row in versions.of_entry(connection, Kind.CONTAINER, opened.application.identifier):
-        raw = versions.raw(connection, row.vid)
-        if row.state is not State.APPLIED or raw is None:
+    for row in versions.of_entry(connection, Kind.CONTAINER, application.identifier):
+        if row.state is not State.APPLIED:
             continue
-        parsed = version.parse(raw)
-        outsiders = not vault.container_recipients(parsed) <= readable
-        for kid in vault.container_kids(parsed):
-            introduced[kid] = min(introduced.get(kid, (row.gen, row.vid)), (row.gen, row.vid))
-            if outsiders:
-                spoiled.add(kid)
-    usable = [key for key in opened.container.keys if key.kid in introduced and key.kid not in spoiled]
-    if not usable:
-        raise Denied(
-            "The keys of this vault were readable by a device that no longer is one; an admin must make new ones first.",
-            hint="unlock an admin device and let it sync",
-        )
-    return max(usable, key=lambda key: (introduced[key.kid][0], _inverted(introduced[key.kid][1])))
-
-
-def escrow_readers(connection: sqlite3.Connection, replica: Replica) -> set[str]:
-    """UDFs of the master escrow keys, which read every vault once recovery was set up."""
-    from meshd.profile import master
-
-    found = set()
-    for vid in replica.authority.heads(Kind.MASTER):
-        raw = versions.raw(connection, vid)
-        if raw is not None:
-            found |= {key.udf for key in master.escrow_keys(version.parse(raw))}
-    return found
-
-
-def _inverted(vid: bytes) -> bytes:
-    return bytes(255 - byte for byte in vid)
+        found = replica.envelope(connection, row.vid)
+        for kid in found.kids:
+            first = introduced.get(kid)
+            introduced[kid] = (row.gen, row.vid) if first is None else min(first, (row.gen, row.vid))
+        if not all(key in escrow or replica.holders(key) & readers for key in found.recipients):
+            spoiled |= found.kids
+    usable = [kid for kid in introduced if kid not in spoiled]
+    return sorted(usable, key=lambda kid: (-introduced[kid][0], introduced[kid][1]))
 
 
 def seal_cache(keyring: Keyring, plaintext: bytes, identifier: str, rng: Rng) -> bytes:

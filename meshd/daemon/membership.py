@@ -8,9 +8,11 @@ master passphrase has opened the master key only where an admin is made.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from meshd.crypto import udf
 from meshd.crypto.keys import RecipientKey, SigningKey
+from meshd.daemon import keyring as keyrings
 from meshd.daemon import snapshot, vaults
 from meshd.daemon.keyring import Keyring, Opened
 from meshd.daemon.pen import Pen
@@ -178,26 +180,33 @@ def write_personal(pen: Pen, top: Parsed, listing: Listing, *, master_key: Signi
 
 
 def rewrap(pen: Pen) -> None:
-    """Wrap every container for exactly those who read it now. Containers that this device can't open are left to who can."""
+    """Wrap every container for exactly those who read it now, with a new key where a device that no longer reads held the
+    others. Containers that this device can't open are left to who can."""
     pen.refresh()
     for opened in list(pen.keyring.vaults.values()):
-        recipients = recipients_of(pen, opened.application)
-        if {key.udf for key in recipients} != vault.container_recipients(opened.heads[0]) or len(opened.heads) > 1:
-            write_container(pen, opened, opened.container, recipients)
+        container, recipients = opened.container, recipients_of(pen, opened.application)
+        try:
+            keyrings.write_key(pen.connection, pen.replica, opened)
+        except Denied:
+            fresh = EpochKey.generate(pen.rng, pen.now_ms // 1000)
+            container = replace(container, keys=(*container.keys, fresh))
+        wrapped = {key.udf for key in recipients} == vault.container_recipients(opened.heads[0])
+        if not wrapped or len(opened.heads) > 1 or container is not opened.container:
+            write_container(pen, opened, container, recipients)
     pen.refresh()
 
 
 def recipients_of(pen: Pen, application: Application) -> list[RecipientKey]:
     """The encryption keys that a container written now is wrapped to (formats.md F5)."""
     at = pen.replica.authority.heads(Kind.PERSONAL)
-    found: list[RecipientKey] = []
+    found: dict[str, RecipientKey] = {}
     for reader in sorted(snapshot.readers(pen.replica, application, at)):
         profile = pen.replica.device(pen.connection, reader)
-        if profile is not None:
-            found.append(profile.dek)
-    for parsed in pen.load(pen.replica.authority.heads(Kind.MASTER)):
-        found += [key for key in master.escrow_keys(parsed) if key not in found]
-    return found
+        if profile is not None:  # an admin that is in no profile has told no key
+            found[profile.dek.udf] = profile.dek
+    for parsed in pen.load(pen.replica.authority.masters_at(at)):
+        found |= {key.udf: key for key in master.escrow_keys(parsed)}
+    return list(found.values())
 
 
 def write_container(pen: Pen, opened: Opened, container: Container, recipients: Sequence[RecipientKey]) -> Version:
@@ -218,15 +227,27 @@ def write_container(pen: Pen, opened: Opened, container: Container, recipients: 
 def name_device(pen: Pen, identifier: str, name: str) -> None:
     """Say what a device is called: a new version of its item in the Group vault, or the first."""
     opened = pen.keyring.find(GROUP.tag)
-    for entry in vaults.items_of(pen.connection, opened.application.identifier):
-        current = vaults.open_heads(pen.connection, pen.keyring, entry)
-        if any((said := group.read(head.item)) is not None and said[0] == identifier for head in current):
-            time = clock.tick(pen.now_ms, [head.item.time for head in current])
-            item = group.name_item(identifier, name, time=time, made=pen.made)
-            vaults.write_item(pen, opened, entry, item, current)
-            return
-    item = group.name_item(identifier, name, time=clock.tick(pen.now_ms, ()), made=pen.made)
-    vaults.write_item(pen, opened, vault.new_item_identifier(opened.application.identifier, pen.rng), item, ())
+    entry = _item_that_names(pen, opened, identifier)
+    current = vaults.open_heads(pen.connection, pen.keyring, entry) if entry is not None else []
+    time = clock.tick(pen.now_ms, [head.item.time for head in current])
+    item = group.name_item(identifier, name, time=time, made=pen.made)
+    if entry is None:
+        entry = vault.new_item_identifier(opened.application.identifier, pen.rng)
+    vaults.write_item(pen, opened, entry, item, current)
+
+
+def _item_that_names(pen: Pen, opened: Opened, device: str) -> str | None:
+    """The Group item of a device, the smallest Identifier if there are several. Each head is opened once while unlocked."""
+    said = pen.keyring.said
+    for entry, vid in vaults.heads_in(pen.connection, opened.application.identifier):
+        if vid not in said:
+            for head in vaults.open_heads(pen.connection, pen.keyring, entry):
+                found = group.read(head.item)
+                said[head.vid] = found[0] if found is not None else None
+            said.setdefault(vid, None)  # not for this device, or damaged
+        if said[vid] == device:
+            return entry
+    return None
 
 
 def discovery_keys(keyring: Keyring) -> list[bytes]:

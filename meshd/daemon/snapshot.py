@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from meshd.profile import personal, version
-from meshd.profile.apps import DISCOVERY, GROUP
+from meshd.profile import readers as rules
 from meshd.profile.claim import Kind, Role
 from meshd.profile.device import DeviceProfile
 from meshd.profile.personal import Application
@@ -91,14 +91,7 @@ def applications(connection: sqlite3.Connection, replica: Replica) -> dict[str, 
 
 
 def readers(replica: Replica, application: Application, at: tuple[bytes, ...] | None = None) -> frozenset[str]:
-    """The devices that hold a vault's keys: admins and grants; Discovery goes to every device, Group to all but relays."""
-    authority = replica.authority
-    found = (
-        authority.readers(application.identifier) if at is None else authority.readers_at(at, application.identifier)
-    )
-    devices = authority.devices()
-    if application.tag == DISCOVERY.tag:
-        return devices | found
-    if application.tag == GROUP.tag:
-        return found | {udf for udf in devices if authority.role(udf) is not Role.RELAY}
-    return found
+    """The devices that hold a vault's keys, now or in the state that `at` gives (formats.md F5)."""
+    if at is None:
+        return rules.readers(replica.authority, application.identifier, application.tag)
+    return rules.readers_at(replica.authority, at, application.identifier, application.tag)

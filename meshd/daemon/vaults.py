@@ -47,23 +47,33 @@ def items_of(connection: sqlite3.Connection, container: str) -> list[str]:
     return [row[0] for row in rows.fetchall()]
 
 
+def heads_in(connection: sqlite3.Connection, container: str) -> list[tuple[str, bytes]]:
+    """(Identifier, vid) of every head of a vault's items, in this order."""
+    rows = connection.execute(
+        "SELECT identifier, vid FROM heads WHERE kind = 8 AND identifier > ? AND identifier < ? ORDER BY identifier, vid",
+        (container + "/", container + "0"),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 def open_heads(connection: sqlite3.Connection, keyring: Keyring, identifier: str) -> list[Head]:
-    """The heads that this device can open, the winner first. Equal plaintexts count once, under the smaller vid."""
+    """The heads that this device can open, the winner first, and those that say the same as another at the end."""
     found: list[Head] = []
     for vid, (_, raw) in versions.raws(connection, versions.heads(connection, Kind.ITEM, identifier)).items():
         parsed = version.parse(raw)
         try:
             item = vault.open_item(parsed, keyring.key)
-            found.append(Head(vid, parsed.claim.signer, parsed.updated, parsed.tag, parsed, item))
-            item.time  # noqa: B018  an item whose T can't be read is no head that could win
+            clock.read(item.meta.get("T", ""))  # an item whose T can't be read is no head that could win
         except (DecryptError, FormatError):
-            found = [head for head in found if head.vid != vid]
-    found.sort(key=lambda head: head.rank, reverse=True)
-    return found
+            continue
+        found.append(Head(vid, parsed.claim.signer, parsed.updated, parsed.tag, parsed, item))
+    first = distinct(found)
+    return first + sorted((head for head in found if head not in first), key=lambda head: head.rank, reverse=True)
 
 
 def distinct(heads: Sequence[Head]) -> list[Head]:
-    """Heads with different contents: two devices that wrote the same are in no conflict (formats.md F5)."""
+    """Heads with different contents, the winner first. Two devices that wrote the same are in no conflict, and of equal
+    plaintexts the smaller vid counts (formats.md F5)."""
     found: list[Head] = []
     for head in sorted(heads, key=lambda head: head.vid):
         if all(_content(head.item) != _content(other.item) for other in found):

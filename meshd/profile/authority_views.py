@@ -126,15 +126,35 @@ class AuthorityViews:
         known profile.
 
         A removal that fell still counts here; `k=` in a later profile brings its victim back."""
-        index = self._profiles.dag.index
-        if not a or not all(vid in index for vid in a):
-            raise TrustError("a container or item names an authority that is none")
-        indices = [index[vid] for vid in a]
+        indices = self._indices(a)
         signed = self._profiles.signed_at(indices)
         masters = self._profiles.masters_at(indices)
         admins = {udf for udf in self._masters.admins(masters) if signed.is_recipient(udf, unlisted=True)}
         members = signed.recipients - self._masters.dead(masters)
         return frozenset(admins | {udf for udf in members if signed.reads(udf, container)})
+
+    def devices_at(self, a: tuple[bytes, ...]) -> dict[str, Role]:
+        """The devices in the state that the signed ancestors of `a` give, cuts ignored, and what each is there.
+        TrustError as `readers_at`."""
+        indices = self._indices(a)
+        signed = self._profiles.signed_at(indices)
+        masters = self._profiles.masters_at(indices)
+        admins = self._masters.admins(masters)
+        return {
+            udf: Role.ADMIN if udf in admins else Role(signed.stated_role(udf) or Role.MEMBER)
+            for udf in signed.recipients - self._masters.dead(masters)
+        }
+
+    def masters_at(self, a: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """The newest MasterProfiles that the profiles `a` and their ancestors embed. TrustError as `readers_at`."""
+        dag = self._masters.dag
+        return in_order(dag, dag.topmost(self._profiles.masters_at(self._indices(a))))
+
+    def _indices(self, a: tuple[bytes, ...]) -> list[int]:
+        index = self._profiles.dag.index
+        if not a or not all(vid in index for vid in a):
+            raise TrustError("a container or item names an authority that is none")
+        return [index[vid] for vid in a]
 
     def escrow(self) -> Mapping[str, bytes]:
         """Identifier → vid of the escrow entries that the MasterProfiles list as valid; removal wins."""

@@ -1,8 +1,10 @@
-"""Each signer's chain: its tips, its holes, its forks, and when this device heals its own (formats.md F1).
+"""Each signer's chain: its ends, its gaps, its forks, and when this device heals its own (formats.md F1).
 
 A device's writes are one hash chain. Two versions with one `n` are a fork: a store restored from a backup, a cloned home, or a
-stolen key. A device heals — names both tips in `q` — only branches that it noticed after a restore, before it wrote on, and
-once per store-id. Anything else stays visible as evidence.
+stolen key. A device heals — names all ends in `q` — only after a restore that it noticed, once per store-id. A branch that
+grows past its healing, and any other fork, stays visible as evidence.
+
+`Book` keeps the ends and gaps in memory, so that the next link of a chain costs no look-up; its rows follow with `flush`.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from meshd.errors import FormatError
+from meshd.profile import links
 from meshd.profile.claim import Claim
 from meshd.store import peers, versions
 from meshd.store.db import get_meta, set_meta
@@ -23,79 +26,231 @@ _LAST = "last_own"  # meta: the version that this store wrote last
 
 @dataclass(frozen=True, slots=True)
 class Extended:
-    holes: frozenset[bytes]  # predecessors that have not come
-    forks: bool  # another version of this signer has the same n
+    """What a new link of a chain showed."""
+
+    fills: bool  # a later version of the signer, which came before, names it
+    forks: bool  # another version of the signer has the same n, or goes past a healing
+    miscounted: tuple[bytes, ...] = ()  # versions whose n is not one after their predecessors', all of these known
 
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """The chain links of a device's next version."""
+    """The chain links of a device's next version. `heals`: it joins a branch that was lost in a restore."""
 
     tips: tuple[bytes, ...]
     n: int
+    heals: bool = False
 
 
-def check_count(connection: sqlite3.Connection, claim: Claim) -> None:
-    """n = 1 + max over q, as far as q is known; FormatError. Counts decide nothing, but a wrong one is malformed."""
-    top = 0
-    for vid in claim.links.q:
-        row = versions.get(connection, vid)
-        if row is None:
-            return
-        if row.signer != claim.signer:
-            raise FormatError("a version that follows one of another signer in its chain")
-        top = max(top, row.n)
-    if claim.links.n != top + 1:
-        raise FormatError("a version whose place in its author's chain is not one after its predecessor's")
+@dataclass(frozen=True, slots=True)
+class _Follower:
+    vid: bytes
+    signer: str
+    n: int
+    single: bool  # it names one predecessor
 
 
-def extend(connection: sqlite3.Connection, claim: Claim, *, fills: bool) -> Extended:
-    """Put a stored version on its signer's chain. `fills`: some version that came before names it in `q`."""
-    signer, n = claim.signer, claim.links.n
-    holes = set()
-    for vid in claim.links.q:
-        connection.execute("DELETE FROM tips WHERE signer = ? AND vid = ?", (signer, vid))
-        if connection.execute("SELECT 1 FROM versions WHERE vid = ?", (vid,)).fetchone() is None:
-            connection.execute("INSERT OR IGNORE INTO holes VALUES (?, ?)", (vid, claim.vid))
-            holes.add(vid)
-    if fills:
-        connection.execute("DELETE FROM holes WHERE need = ?", (claim.vid,))
+class Book:
+    """The ends and gaps of all chains. What it says is the connection's rows and what `extend` was told since `flush`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._tips: dict[str, dict[bytes, int]] = {}
+        self._holes: dict[bytes, list[_Follower]] = {}
+        self._joins: dict[bytes, set[bytes]] = {}
+        self._highest: dict[str, int] = {}
+        # row → is it there now?; rows that came and went since the last flush are in neither
+        self._tip_rows: dict[tuple[str, bytes], bool] = {}
+        self._hole_rows: dict[tuple[bytes, bytes], bool] = {}
+        for signer, vid, n in connection.execute(
+            "SELECT t.signer, t.vid, v.n FROM tips t JOIN versions v ON v.vid = t.vid"
+        ):
+            self._tips.setdefault(signer, {})[vid] = n
+        for need, vid, signer, n, token in connection.execute(
+            "SELECT h.need, h.vid, v.signer, v.n, v.token FROM holes h JOIN versions v ON v.vid = h.vid"
+        ):
+            follower = _Follower(vid, signer, n, len(links.parse(token).q) == 1)
+            self._holes.setdefault(need, []).append(follower)
+        for tip, vid in connection.execute("SELECT tip, vid FROM joins"):
+            self._joins.setdefault(tip, set()).add(vid)
+
+    def extend(self, connection: sqlite3.Connection, claim: Claim) -> Extended:
+        """Put a stored version on its signer's chain."""
+        signer, vid, n, q = claim.signer, claim.vid, claim.links.n, claim.links.q
+        tips = self._tips.setdefault(signer, {})
+        reached, complete, wrong = 0, True, False
+        followed: list[bytes] = []  # predecessors that another version of the signer follows already
+        for before in q:
+            at = tips.pop(before, None)
+            if at is not None:
+                _set(self._tip_rows, (signer, before), False)
+                reached = max(reached, at)
+                continue
+            waiting = self._holes.get(before)
+            if waiting is None:
+                row = connection.execute("SELECT signer, n FROM versions WHERE vid = ?", (before,)).fetchone()
+                if row is not None:
+                    if row[0] != signer:
+                        wrong = True
+                    else:
+                        reached = max(reached, row[1])
+                        followed.append(before)
+                    continue
+                waiting = self._holes[before] = []
+            elif any(other.signer == signer for other in waiting):
+                followed.append(before)
+            complete = False
+            waiting.append(_Follower(vid, signer, n, len(q) == 1))
+            _set(self._hole_rows, (before, vid), True)
+        miscounted = [vid] if wrong or (complete and n != reached + 1) else []
+        fills = self._fill(connection, claim, miscounted)
+        if not fills:
+            tips[vid] = n
+            _set(self._tip_rows, (signer, vid), True)
+        forks = self._same_place(connection, claim)
+        forks = self._past_a_healing(connection, claim, followed) or forks
+        return Extended(fills, forks, tuple(miscounted))
+
+    def _fill(self, connection: sqlite3.Connection, claim: Claim, miscounted: list[bytes]) -> bool:
+        """Close the gap that `claim` was, if it was one; True when a version of its signer follows it."""
+        followers = self._holes.pop(claim.vid, None)
+        if followers is None:
+            return False
+        fills = False
+        for follower in followers:
+            _set(self._hole_rows, (claim.vid, follower.vid), False)
+            if follower.signer != claim.signer:
+                miscounted.append(follower.vid)
+                continue
+            fills = True
+            if not (follower.n == claim.links.n + 1 if follower.single else _counted(connection, follower)):
+                miscounted.append(follower.vid)
+        return fills
+
+    def _same_place(self, connection: sqlite3.Connection, claim: Claim) -> bool:
+        """Note the fork if another version of the signer has the same n."""
+        signer, n = claim.signer, claim.links.n
+        highest = self._highest.get(signer)
+        if highest is None:
+            (highest,) = connection.execute("SELECT max(n) FROM versions WHERE signer = ?", (signer,)).fetchone()
+            highest = max(highest or 0, n)
+        elif n > highest:
+            self._highest[signer] = n
+            return False
+        self._highest[signer] = highest
+        others = connection.execute(
+            "SELECT vid FROM versions WHERE signer = ? AND n = ? AND vid <> ?", (signer, n, claim.vid)
+        ).fetchall()
+        for (other,) in others:
+            _note(connection, signer, n, other, claim.vid, grown=False)
+        return bool(others)
+
+    def _past_a_healing(self, connection: sqlite3.Connection, claim: Claim, followed: list[bytes]) -> bool:
+        """Note it if a healing and another version follow one version: a branch that did not end where it was joined."""
+        healing = len(claim.links.q) > 1
+        found = False
+        for before in claim.links.q:
+            others = self._joins.get(before, set())
+            if healing:
+                self._joins.setdefault(before, set()).add(claim.vid)
+                connection.execute("INSERT OR IGNORE INTO joins VALUES (?, ?)", (before, claim.vid))
+            other = min(others - {claim.vid}, default=None)
+            if other is None and healing and before in followed:
+                other = self._another_after(connection, claim, before)
+            if other is not None:
+                _note(connection, claim.signer, claim.links.n, other, claim.vid, grown=True)
+                found = True
+        return found
+
+    def _another_after(self, connection: sqlite3.Connection, claim: Claim, before: bytes) -> bytes:
+        """A version other than `claim` that follows `before`; `before` itself where it can't be found by its count."""
+        for follower in self._holes.get(before, ()):
+            if follower.signer == claim.signer and follower.vid != claim.vid:
+                return follower.vid
+        rows = connection.execute(
+            "SELECT v.vid, v.token FROM versions v JOIN versions b ON b.vid = ?"
+            " WHERE v.signer = b.signer AND v.n = b.n + 1 AND v.vid <> ? ORDER BY v.vid",
+            (before, claim.vid),
+        )
+        return next((vid for vid, token in rows if before in links.parse(token).q), before)
+
+    def tips(self, signer: str) -> tuple[bytes, ...]:
+        """The versions of a signer that none of his versions follows: what a cut names."""
+        return tuple(sorted(self._tips.get(signer, ())))
+
+    def next_link(self, connection: sqlite3.Connection, own: str) -> Next:
+        """q and n of the next version that `own` signs. Joins a foreign branch of ours only when it may be healed."""
+        ends = self._tips.get(own, {})
+        if len(ends) <= 1:
+            return Next(tuple(ends), 1 + max(ends.values(), default=0))
+        if any(follower.signer == own for followers in self._holes.values() for follower in followers):
+            # What is missing may be all there is between two ends, so this is no fork yet.
+            return _after(ends, max(ends, key=lambda vid: (ends[vid], vid)))
+        store_id = get_meta(connection, "store_id")
+        if get_meta(connection, _ALLOWED) == store_id and get_meta(connection, _HEALED) != store_id:
+            return Next(tuple(sorted(ends)), 1 + max(ends.values()), heals=True)
+        # Not ours to join: go on from what this store wrote last, or where another went on from that, from the longest.
+        last = get_meta(connection, _LAST)
+        return _after(ends, last if last in ends else max(ends, key=lambda vid: (ends[vid], vid)))
+
+    def flush(self, connection: sqlite3.Connection) -> None:
+        """Write down what `extend` changed."""
+        for table, columns, rows in (
+            ("tips", "signer = ? AND vid = ?", self._tip_rows),
+            ("holes", "need = ? AND vid = ?", self._hole_rows),
+        ):
+            if rows:
+                gone = [row for row, there in rows.items() if not there]
+                new = [row for row, there in rows.items() if there]
+                connection.executemany(f"DELETE FROM {table} WHERE {columns}", gone)
+                connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?)", new)
+                rows.clear()
+
+    def memory(self) -> object:
+        """What must equal the memory of a store that was opened anew."""
+        holes = {need: sorted(map(repr, followers)) for need, followers in self._holes.items()}
+        return {signer: ends for signer, ends in self._tips.items() if ends}, holes, self._joins
+
+
+def _set(rows: dict[Any, bool], row: Any, there: bool) -> None:
+    if rows.get(row, there) is there:
+        rows[row] = there
     else:
-        connection.execute("INSERT OR IGNORE INTO tips VALUES (?, ?)", (signer, claim.vid))
-    others = connection.execute(
-        "SELECT vid FROM versions WHERE signer = ? AND n = ? AND vid <> ?", (signer, n, claim.vid)
-    ).fetchall()
-    for (other,) in others:
-        first, second = sorted((bytes(other), claim.vid))
-        connection.execute("INSERT OR IGNORE INTO forks VALUES (?, ?, ?, ?)", (signer, n, first, second))
-    return Extended(frozenset(holes), bool(others))
+        del rows[row]  # back to what the table says
 
 
-def tips(connection: sqlite3.Connection, signer: str) -> tuple[bytes, ...]:
-    """The versions of a signer that none of his versions follows: what a cut names, and what the next write follows."""
-    return tuple(
-        sorted(row[0] for row in connection.execute("SELECT vid FROM tips WHERE signer = ?", (signer,)).fetchall())
+def _after(ends: dict[bytes, int], vid: bytes) -> Next:
+    return Next((vid,), 1 + ends[vid])
+
+
+def _counted(connection: sqlite3.Connection, follower: _Follower) -> bool:
+    """Is the n of a version that joins branches right, as far as all of them are known?"""
+    row = versions.get(connection, follower.vid)
+    assert row is not None  # it is on the chain
+    found = [versions.get(connection, vid) for vid in links.parse(row.token).q]
+    known = [before.n for before in found if before is not None and before.signer == row.signer]
+    return len(known) < len(found) or row.n == 1 + max(known)
+
+
+def _note(connection: sqlite3.Connection, signer: str, n: int, one: bytes, other: bytes, *, grown: bool) -> None:
+    first, second = sorted((bytes(one), other))
+    connection.execute(
+        "INSERT INTO forks (signer, n, first, second, grown) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET grown = max(grown, excluded.grown)",
+        (signer, n, first, second, int(grown)),
     )
 
 
-def for_next_write(connection: sqlite3.Connection, own: str) -> Next:
-    """q and n of the next version that `own` signs. Names a foreign branch of ours only when it may be healed."""
-    rows = [row for vid in tips(connection, own) if (row := versions.get(connection, vid)) is not None]
-    if not rows:
-        return Next((), 1)
-    store_id = get_meta(connection, "store_id")
-    if len(rows) > 1 and get_meta(connection, _ALLOWED) == store_id and get_meta(connection, _HEALED) != store_id:
-        set_meta(connection, _HEALED, store_id or b"")
-    elif len(rows) > 1:
-        # Not ours to join: go on from what this store wrote last, or where that is unknown from what it held first.
-        last = versions.get(connection, get_meta(connection, _LAST) or b"")
-        rows = [last if last is not None else min(rows, key=lambda row: row.seq)]
-    return Next(tuple(sorted(row.vid for row in rows)), 1 + max(row.n for row in rows))
+def tips(connection: sqlite3.Connection, signer: str) -> tuple[bytes, ...]:
+    """As `Book.tips`, of what is committed."""
+    rows = connection.execute("SELECT vid FROM tips WHERE signer = ? ORDER BY vid", (signer,))
+    return tuple(row[0] for row in rows.fetchall())
 
 
-def wrote(connection: sqlite3.Connection, vid: bytes) -> None:
-    """Remember the version that this store wrote last: the end of its own branch."""
+def wrote(connection: sqlite3.Connection, vid: bytes, link: Next) -> None:
+    """Remember the version that this store wrote last, the end of its own branch; and that it healed, if it did."""
     set_meta(connection, _LAST, vid)
+    if link.heals:
+        set_meta(connection, _HEALED, get_meta(connection, "store_id") or b"")
 
 
 def noticed_restore(connection: sqlite3.Connection, rng: Callable[[int], bytes]) -> bool:
@@ -105,23 +260,51 @@ def noticed_restore(connection: sqlite3.Connection, rng: Callable[[int], bytes])
     store_id = get_meta(connection, "store_id")
     if get_meta(connection, _ALLOWED) == store_id:
         return get_meta(connection, _HEALED) != store_id
-    fresh = renumber(connection, rng)
-    set_meta(connection, _ALLOWED, fresh)
+    renumber(connection, rng)
     return True
 
 
 def renumber(connection: sqlite3.Connection, rng: Callable[[int], bytes]) -> bytes:
-    """A new store-id: what siblings acknowledged under the old one is void (formats.md F8)."""
+    """A restore was noticed: a new store-id, under which what siblings acknowledged is void (formats.md F8), and one healing
+    write is allowed (F1)."""
     fresh = rng(8)
     set_meta(connection, "store_id", fresh)
+    set_meta(connection, _ALLOWED, fresh)
     peers.forget_acks(connection)
     return fresh
 
 
 def unhealed_forks(connection: sqlite3.Connection) -> list[tuple[str, int, bytes, bytes]]:
-    """Forks whose branches no later version of the signer joins: the evidence of a clone or a stolen key."""
-    rows = connection.execute(
-        "SELECT f.signer, min(f.n), f.first, f.second FROM forks f"
-        " WHERE (SELECT count(*) FROM tips t WHERE t.signer = f.signer) > 1 GROUP BY f.signer"
-    )
-    return [(row[0], row[1], row[2], row[3]) for row in rows.fetchall()]
+    """(signer, n, first, second), one for each signer whose branches no version of his joins, or went on past their joining:
+    the evidence of a clone or a stolen key."""
+    found = {
+        row[0]: (row[0], row[1], row[2], row[3])
+        for row in connection.execute("SELECT signer, min(n), first, second FROM forks WHERE grown = 1 GROUP BY signer")
+    }
+    candidates = connection.execute(
+        "SELECT DISTINCT signer FROM forks f"
+        " WHERE (SELECT count(*) FROM tips t WHERE t.signer = f.signer) > 1 AND grown = 0"
+    ).fetchall()
+    for (signer,) in candidates:
+        if signer not in found and (fork := _open_fork(connection, signer)) is not None:
+            found[signer] = fork
+    return sorted(found.values())
+
+
+def _open_fork(connection: sqlite3.Connection, signer: str) -> tuple[str, int, bytes, bytes] | None:
+    """The first fork of a signer whose sides no one end of his chain reaches both. Only for those with several ends."""
+    before = dict(versions.of_signer(connection, signer))
+    reached = []
+    for tip in tips(connection, signer):
+        todo, inside = [tip], set()
+        while todo:
+            vid = todo.pop()
+            if vid not in inside and vid in before:
+                inside.add(vid)
+                todo += before[vid]
+        reached.append(inside)
+    rows = connection.execute("SELECT n, first, second FROM forks WHERE signer = ? ORDER BY n, first, second", (signer,))
+    for n, first, second in rows.fetchall():
+        if not any(first in inside and second in inside for inside in reached):
+            return signer, n, first, second
+    return None

@@ -1,8 +1,10 @@
 """The one door into the versions of a store: judge, insert, move the heads, and judge again what that touches.
 
-A replica lives in the writer thread. Its authority and key directory are memory; everything else is rows. `accept` takes
-versions whose signatures verified, `write` makes one of our own; both end in `_admit`, where `Authority.may_write` decides.
-When a transaction fails, `rebuild` makes the memory from the rows again, so the two never tell different stories.
+A replica lives in the writer thread. Its authority, key directory and the ends of all chains are memory; everything else is
+rows. `accept` takes versions whose signatures verified, `write` makes one of our own; both end in `_admit`, where
+`Authority.may_write` decides, or in `_park`, until what they name is here. What is stored is a pure function of the
+versions that came, in whatever order. When a transaction fails, `rebuild` makes the memory from the rows again, so
+the two never tell different stories.
 """
 
 from __future__ import annotations
@@ -13,43 +15,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from meshd.crypto.keys import Rng, SigningKey, VerifyKey
+from meshd.crypto.keys import Rng, SigningKey
 from meshd.errors import Denied, FormatError, MeshError, StoreDamaged, TrustError
-from meshd.profile import author, device, links, version
-from meshd.profile.claim import Kind, State
-from meshd.profile.links import Links
+from meshd.profile import author, device, links, master, personal, readers, version
+from meshd.profile.claim import Claim, Kind, State
+from meshd.profile.links import MAX_HEADS, Links
+from meshd.profile.readers import Envelope
 from meshd.profile.trust import Authority, Change, check_parents
 from meshd.profile.version import Parsed, Version
 from meshd.store import chains, versions
 from meshd.store.db import get_meta
+from meshd.store.directory import Directory
+from meshd.store.versions import Parent
+from meshd.store.waiting import Strangers, Waiting
 
-MAX_PENDING = 4096  # parked versions, all signers together
-MAX_PENDING_ESCROW = 64
+__all__ = ["Directory", "Draft", "Outcome", "Replica"]
 
-
-class Directory:
-    """Signing keys by fingerprint. A fingerprint is the hash of its key, so remembering one believes nothing.
-
-    Read by the verifying threads while the writer thread adds to it; entries are never changed or removed.
-    """
-
-    def __init__(self) -> None:
-        self._keys: dict[str, VerifyKey] = {}
-
-    def signing_key(self, signer: str) -> VerifyKey | None:
-        return self._keys.get(signer)
-
-    def learn(self, profile: Parsed) -> None:
-        """Remember the keys that a verified profile and what it embeds state."""
-        if profile.claim.kind is Kind.MASTER:
-            self._keys.update(version.online_keys(profile.body))
-            key = version.master_key(profile.body)
-            self._keys[key.udf] = key
-        elif profile.claim.kind is Kind.DEVICE:
-            key = version.device_keys(profile.body)[0]
-            self._keys[key.udf] = key
-        for part in profile.embedded:
-            self.learn(part)
+MAX_CARRIED = 4096  # entries of kinds that this release does not know
+_PROFILES = (Kind.MASTER, Kind.PERSONAL)
+_ESCROW = (Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW)
 
 
 @dataclass(slots=True)
@@ -58,7 +42,9 @@ class Outcome:
 
     added: list[tuple[int, bytes]] = field(default_factory=list)  # (seq, vid)
     entries: set[tuple[int, str]] = field(default_factory=set)
-    rejected: list[tuple[bytes, str]] = field(default_factory=list)  # (vid, why): dropped and counted
+    rejected: list[tuple[bytes, str]] = field(default_factory=list)  # (vid, why): malformed, never applied, counted
+    strangers: list[bytes] = field(default_factory=list)  # by signers whom no profile lists; forgotten unless one does
+    deferred: list[bytes] = field(default_factory=list)  # not taken for want of room: to be asked for again
     quarantined: set[bytes] = field(default_factory=set)
     profiles: bool = False  # devices, rights or removals may have changed
     forks: list[tuple[str, int]] = field(default_factory=list)
@@ -87,12 +73,26 @@ class Draft:
     cuts: tuple[links.Cut, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    """What is remembered of a stored master, personal or device profile, so that `rebuild` need not read it again."""
+
+    claim: Claim
+    escrow: frozenset[str] = frozenset()  # MasterProfile: UDFs of its escrow keys
+    types: Mapping[str, str] = field(default_factory=dict)  # PersonalProfile: container → tag
+    admins: frozenset[str] = frozenset()  # PersonalProfile: those of the MasterProfile in it
+    dek: str = ""  # DeviceProfile: UDF of its encryption key
+
+
 class Replica:
     """The mesh's versions in one store. `mesh` is empty until this device has joined one."""
 
     def __init__(self, connection: sqlite3.Connection, rng: Rng) -> None:
         self.directory = Directory()
         self._rng = rng
+        self._read: dict[bytes, _Profile] = {}  # by vid, which commits to the content: true whatever is rolled back
+        self._envelopes: dict[bytes, Envelope] = {}
+        self._strangers = Strangers()
         self.rebuild(connection)
 
     # --- memory from rows ---------------------------------------------------------------------------------------------
@@ -102,24 +102,36 @@ class Replica:
         self.mesh = (get_meta(connection, "mesh") or b"").decode()
         self.own = (get_meta(connection, "device") or b"").decode()
         self.authority = Authority(self.mesh, _Chains(connection))
+        self.memo: dict[object, Any] = {}  # what others derive from profiles and containers; emptied when these change
+        self._book = chains.Book(connection)
+        self._waiting = Waiting(connection)
+        self._carried = versions.count_carried(connection)
+        self._misfits = {vid: final for vid, (final, _) in versions.misfits(connection).items()}
+        self._listed: set[str] = set()
         self._listed_escrow: set[bytes] = set()
-        self._ever: frozenset[str] = frozenset()
+        self._holders: dict[str, set[str]] = {}  # encryption key → devices that state it
         self._devices: dict[str, device.DeviceProfile] = {}
-        self._needed = {row[0] for row in connection.execute("SELECT DISTINCT need FROM waits")}
-        self._holes = {row[0] for row in connection.execute("SELECT DISTINCT need FROM holes")}
         if not self.mesh:
             return
-        profiles = versions.of_kind(connection, Kind.MASTER, (State.APPLIED, State.QUARANTINED))
-        profiles += versions.of_kind(connection, Kind.PERSONAL, (State.APPLIED, State.QUARANTINED))
-        waiting = deque(self._load(connection, row.vid) for row in profiles)
+        waiting: deque[_Profile] = deque()
+        for kind in (*_PROFILES, Kind.DEVICE):
+            for vid, state in versions.states_of(connection, kind):
+                profile = self._profile(connection, vid)
+                if kind is Kind.DEVICE:
+                    if state is not State.PENDING:
+                        self._hold(profile)
+                elif state is State.PENDING:
+                    self._list(profile)
+                else:
+                    waiting.append(profile)
         stuck = 0
         while waiting:
-            parsed = waiting.popleft()
-            if all(self.authority.knows(vid) for vid in parsed.claim.dependencies):
-                self._integrate(parsed)
+            profile = waiting.popleft()
+            if all(self.authority.knows(vid) for vid in profile.claim.dependencies):
+                self._integrate(profile)
                 stuck = 0
             else:
-                waiting.append(parsed)
+                waiting.append(profile)
                 stuck += 1
                 if stuck > len(waiting):
                     raise StoreDamaged("a profile in the store has lost its ancestors")
@@ -127,19 +139,54 @@ class Replica:
     def _load(self, connection: sqlite3.Connection, vid: bytes) -> Parsed:
         raw = versions.raw(connection, vid)
         if raw is None:
-            raise StoreDamaged("a profile in the store has lost its content")
+            raise StoreDamaged("a version in the store has lost its content")
         try:
             return version.parse(raw)
         except MeshError as exc:
-            raise StoreDamaged(f"a profile in the store can't be read: {exc}") from exc
+            raise StoreDamaged(f"a version in the store can't be read: {exc}") from exc
 
-    def _integrate(self, parsed: Parsed) -> Change:
-        change = self.authority.integrate(parsed.claim)
+    def _profile(self, connection: sqlite3.Connection, vid: bytes) -> _Profile:
+        """What is remembered of a profile in the store."""
+        found = self._read.get(vid)
+        if found is None:
+            found = self._remember(self._load(connection, vid))
+        return found
+
+    def _remember(self, parsed: Parsed) -> _Profile:
+        claim = parsed.claim
+        found = _Profile(claim)
+        match claim.kind:
+            case Kind.MASTER:
+                found = _Profile(claim, escrow=frozenset(key.udf for key in master.escrow_keys(parsed)))
+            case Kind.PERSONAL:
+                types = {udf: app.tag for udf, app in personal.application_entries(parsed).items()}
+                found = _Profile(claim, types=types, admins=parsed.embedded[0].claim.admins)
+            case Kind.DEVICE:
+                found = _Profile(claim, dek=version.device_keys(parsed.body)[2].udf)
+        self._read[claim.vid] = found
         self.directory.learn(parsed)
-        self._ever = self.authority.ever_devices()
-        if parsed.claim.kind is Kind.MASTER:
-            self._listed_escrow.update(vid for _, vid in parsed.claim.links.e)
+        return found
+
+    def _integrate(self, profile: _Profile) -> Change:
+        claim = profile.claim
+        change = self.authority.integrate(claim)
+        self.memo.clear()
+        self._list(profile)
+        if claim.kind is Kind.MASTER:
+            self._listed_escrow.update(vid for _, vid in claim.links.e)
+        self._listed |= self.authority.ever_devices()
         return change
+
+    def _list(self, profile: _Profile) -> None:
+        """Whose versions are kept from now on, because this profile, judged or waiting, was here (formats.md F1)."""
+        claim = profile.claim
+        if claim.kind is Kind.MASTER:
+            self._listed |= claim.admins
+        elif claim.signer == self.mesh or claim.signer in profile.admins:
+            self._listed |= claim.devices
+
+    def _hold(self, profile: _Profile) -> None:
+        self._holders.setdefault(profile.dek, set()).add(profile.claim.signer)
 
     def device(self, connection: sqlite3.Connection, udf: str) -> device.DeviceProfile | None:
         """The newest profile of a device: most edits, then smaller vid."""
@@ -151,129 +198,189 @@ class Replica:
             self._devices[udf] = device.read(self._load(connection, newest.vid))
         return self._devices[udf]
 
+    def envelope(self, connection: sqlite3.Connection, vid: bytes) -> Envelope:
+        """What a stored container says in clear."""
+        found = self._envelopes.get(vid)
+        if found is None:
+            found = self._envelopes[vid] = readers.envelope(self._load(connection, vid))
+        return found
+
+    def holders(self, key: str) -> frozenset[str]:
+        """The devices that state the encryption key of this UDF as theirs, in any of their profiles."""
+        return frozenset(self._holders.get(key, ()))
+
+    def escrow_readers(self, connection: sqlite3.Connection) -> frozenset[str]:
+        """UDFs of the master escrow keys, which read every vault once recovery was set up."""
+        heads = self.authority.heads(Kind.MASTER)
+        return frozenset(key for vid in heads for key in self._profile(connection, vid).escrow)
+
+    def tips(self, signer: str) -> tuple[bytes, ...]:
+        """The ends of a signer's chain: what a cut names."""
+        return self._book.tips(signer)
+
     # --- what others wrote --------------------------------------------------------------------------------------------
 
     def accept(self, connection: sqlite3.Connection, batch: Sequence[Version], now_ms: int, outcome: Outcome) -> None:
-        """Take verified versions in, in any order. What is malformed or a stranger's is in `rejected`, nothing of it stays."""
+        """Take verified versions in, in any order. What is malformed by itself is in `rejected` and nothing of it stays; what
+        does not fit the versions that it names is there too, and kept, but never applied."""
         held = versions.known(connection, [item.vid for item in batch])
+        if self._strangers:  # only now: what a transaction took in that failed later must still be here
+            for vid in versions.known(connection, self._strangers.vids()):
+                self._strangers.forget(vid)
         for item in batch:
             if item.vid not in held:
                 held.add(item.vid)
                 self._take(connection, item, now_ms, outcome)
+        self._book.flush(connection)
         if outcome.restored:
-            outcome.cloned = not chains.noticed_restore(connection, self._rng)
+            outcome.cloned = outcome.cloned or not chains.noticed_restore(connection, self._rng)
 
     def _take(self, connection: sqlite3.Connection, item: Version, now_ms: int, outcome: Outcome) -> None:
-        try:  # nothing of a stranger's profile is taken in, what it embeds neither
-            self._check(connection, item, listed=False)
-        except (TrustError, FormatError) as exc:
-            outcome.rejected.append((item.vid, str(exc)))
-            return
-        for part in item.embedded:
-            assert isinstance(part, Version)  # verify() made the embedded ones too
-            if not versions.known(connection, [part.vid]):
-                self._take_one(connection, part, now_ms, outcome, listed=True)
-        self._take_one(connection, item, now_ms, outcome, listed=True)
-
-    def _take_one(
-        self, connection: sqlite3.Connection, item: Parsed, now_ms: int, outcome: Outcome, *, listed: bool
-    ) -> None:
+        """One version and what it embeds. Nothing of a stranger's profile is taken in, what it embeds neither."""
         claim = item.claim
+        parts: list[Parsed] = [item]
+        if item.embedded:
+            held = versions.known(connection, [part.claim.vid for part in item.embedded])
+            parts = [part for part in item.embedded if part.claim.vid not in held] + parts
         try:
-            self._check(connection, item, listed=listed)
-            missing = self._missing(connection, item)
-            if missing:
-                self._park(connection, item, missing, now_ms, outcome)
-                return
-            self._check_generation(connection, item)
+            for part in parts:
+                self._check(part)
         except (TrustError, FormatError) as exc:
             outcome.rejected.append((claim.vid, str(exc)))
             return
-        self._admit(connection, item, now_ms, outcome)
+        signer = claim.signer
+        if item.signed is not None and signer != self.mesh and signer not in self._listed:
+            if claim.kind is not Kind.PERSONAL or signer not in item.embedded[0].claim.admins:
+                self._strangers.add(item)
+                outcome.strangers.append(claim.vid)
+                return
+        if item.signed is None and claim.kind not in _ESCROW:
+            if self._carried >= MAX_CARRIED:
+                outcome.deferred.append(claim.vid)
+                return
+            self._carried += 1
+        known = len(self._listed)
+        for part in parts:
+            self._store(connection, part, now_ms, outcome)
+        if len(self._listed) > known:
+            self._take_strangers(connection, now_ms, outcome)
 
-    def _check(self, connection: sqlite3.Connection, item: Parsed, *, listed: bool) -> None:
+    def _take_strangers(self, connection: sqlite3.Connection, now_ms: int, outcome: Outcome) -> None:
+        """Somebody is listed now who was not."""
+        for one in self._strangers.of(self._listed):
+            if not versions.known(connection, [one.vid]):  # each anew: one may list the next
+                self._take(connection, one, now_ms, outcome)
+
+    def _check(self, item: Parsed) -> None:
         """What can be said of a version without its ancestors; TrustError, FormatError."""
         claim = item.claim
-        if claim.kind in (Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW):
+        if item.signed is None:
             return
-        if claim.kind in (Kind.MASTER, Kind.PERSONAL) and claim.identifier != self.mesh:
+        if claim.kind in _PROFILES and claim.identifier != self.mesh:
             raise TrustError("a profile of another mesh")
-        if claim.kind is Kind.DEVICE:
-            if not listed and claim.signer not in self._ever:
-                raise TrustError("a device profile that no personal profile lists")
-            device.read(item)  # the certificate must be the key's: TLS will pin it
-            return
         self.authority.check_shape(claim)
-        if (
-            claim.signer != self.mesh
-            and claim.signer not in self._ever
-            and (claim.kind is not Kind.PERSONAL or claim.signer not in version.online_keys(item.embedded[0].body))
-        ):
-            raise TrustError("signed by a device that no profile lists")
+        if claim.links.n and (claim.links.n > 1) is not bool(claim.links.q):
+            raise FormatError("a version whose place in its author's chain contradicts its predecessors")
+        if claim.kind is Kind.DEVICE:
+            device.read(item)  # the certificate must be the key's: TLS will pin it
 
-    def _missing(self, connection: sqlite3.Connection, item: Parsed) -> set[bytes]:
+    def _store(
+        self, connection: sqlite3.Connection, item: Parsed, now_ms: int, outcome: Outcome, *, ours: bool = False
+    ) -> None:
+        """Judge a version, or park it until it can be judged; then whatever waited for it."""
+        missing = self._missing(connection, item)
+        if missing:
+            self._park(connection, item, missing, now_ms, outcome)
+            return
+        todo = deque(self._admit(connection, item, now_ms, outcome, ours=ours))
+        while todo:  # not by recursion: ten thousand edits may wait for the first
+            todo += self._admit(connection, self._load(connection, todo.popleft()), now_ms, outcome, parked=True)
+
+    def _missing(self, connection: sqlite3.Connection, item: Parsed) -> list[bytes]:
+        """What must be known before a version can be judged, and is not."""
         claim = item.claim
-        if claim.kind in (Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW):
+        if claim.kind in _ESCROW:
             # It counts when a master profile lists it; until then it waits for its own name to be spoken.
-            return set() if claim.vid in self._listed_escrow else {claim.vid}
-        missing = set()
-        for vid in claim.dependencies:
-            if self.authority.knows(vid):
-                continue
-            if claim.kind in (Kind.MASTER, Kind.PERSONAL):
-                missing.add(vid)
-                continue
-            row = versions.get(connection, vid)
-            if row is None or row.state is State.PENDING or vid in claim.links.a:
-                missing.add(vid)
-        return missing
-
-    def _check_generation(self, connection: sqlite3.Connection, item: Parsed) -> None:
-        """Parents are of the same entry, and the generation is one more than theirs; likewise the place in the chain."""
-        claim = item.claim
-        if claim.kind in (Kind.MASTER, Kind.PERSONAL):
-            self.authority.check_links(claim)
-        else:
-            rows = [versions.get(connection, vid) for vid in claim.links.p]
-            check_parents(claim, [(row.kind, row.identifier, row.gen) for row in rows if row is not None])
-        if claim.links.n:
-            chains.check_count(connection, claim)
+            return [] if claim.vid in self._listed_escrow else [claim.vid]
+        unknown = [vid for vid in claim.dependencies if not self.authority.knows(vid)]
+        if unknown and claim.kind not in _PROFILES:
+            here = {row.vid for row in versions.parents(connection, unknown) if row.state is not State.PENDING}
+            unknown = [vid for vid in unknown if vid not in here]
+        return unknown
 
     def _park(
-        self, connection: sqlite3.Connection, item: Parsed, missing: set[bytes], now_ms: int, outcome: Outcome
+        self, connection: sqlite3.Connection, item: Parsed, missing: list[bytes], now_ms: int, outcome: Outcome
     ) -> None:
-        (parked,) = connection.execute("SELECT count(*) FROM versions WHERE state = 2").fetchone()
-        limit = MAX_PENDING if item.signed is not None else MAX_PENDING_ESCROW
-        if parked >= limit:
-            outcome.rejected.append((item.claim.vid, "too many versions wait for their ancestors"))
+        claim = item.claim
+        if not self._waiting.room(connection, item):
+            outcome.deferred.append(claim.vid)
             return
         seq = versions.insert(connection, item, State.PENDING, now_ms)
-        outcome.added.append((seq, item.claim.vid))
-        connection.executemany("INSERT INTO waits VALUES (?, ?)", [(need, item.claim.vid) for need in missing])
-        self._needed |= missing
+        outcome.added.append((seq, claim.vid))
+        self._waiting.park(connection, item, missing)
+        if claim.kind in (*_PROFILES, Kind.DEVICE):
+            self._list(self._remember(item))
+        if claim.links.n:
+            self._chain(connection, claim, outcome, ours=False)
 
     # --- the door -----------------------------------------------------------------------------------------------------
 
     def _admit(
-        self, connection: sqlite3.Connection, item: Parsed, now_ms: int, outcome: Outcome, *, parked: bool = False
-    ) -> State:
-        """Judge a version whose ancestors are known, store it, and everything that follows. The only way in."""
+        self,
+        connection: sqlite3.Connection,
+        item: Parsed,
+        now_ms: int,
+        outcome: Outcome,
+        *,
+        parked: bool = False,
+        ours: bool = False,
+    ) -> list[bytes]:
+        """Judge a version whose ancestors are known, store it, and what follows from it. The only way in.
+
+        Returns the parked versions that waited for it alone."""
         claim = item.claim
         change: Change | None = None
-        if claim.kind in (Kind.MASTER, Kind.PERSONAL):
-            change = self._integrate(item)
+        if claim.kind in _PROFILES:
+            fault = self._link_fault(claim)  # the authority finds it, too, and keeps it from counting
+            change = self._integrate(self._remember(item))
             state = change.state
-        elif claim.kind is Kind.DEVICE or item.signed is None:
-            state = State.APPLIED
-            if claim.kind is Kind.DEVICE:
-                self.directory.learn(item)
-                self._devices.pop(claim.identifier, None)
-                outcome.profiles = True
+        elif item.signed is None:
+            fault, state = None, State.APPLIED
         else:
-            state = State.APPLIED if self.authority.may_write(claim) else State.QUARANTINED
+            fault = self._fault(connection, item)
+            state = State.APPLIED if self.authority.may_write(claim) and not fault else State.QUARANTINED
+        if claim.vid in self._misfits:  # its place in the chain was seen to be wrong while it waited
+            state = State.QUARANTINED
+        self._insert(connection, item, state, now_ms, outcome, parked=parked)
+        if fault:
+            outcome.rejected.append((claim.vid, fault))
+        elif state is State.QUARANTINED:
+            outcome.quarantined.add(claim.vid)
+        if claim.kind is Kind.DEVICE:
+            self._take_device(connection, item, state, outcome)
+        elif claim.kind is Kind.CONTAINER:
+            self.memo.clear()
+        if claim.links.n and not parked:
+            self._chain(connection, claim, outcome, ours=ours)
+        if change is not None:
+            outcome.profiles = True
+            self._follow(connection, change, outcome)
+        freed = self._waiting.release(connection, claim.vid)
+        if claim.kind is Kind.MASTER:
+            for _, vid in claim.links.e:
+                freed += self._waiting.release(connection, vid)
+        return freed
+
+    def _insert(
+        self, connection: sqlite3.Connection, item: Parsed, state: State, now_ms: int, outcome: Outcome, *, parked: bool
+    ) -> None:
+        """The row, its edges, and the heads of its entry."""
+        claim = item.claim
+        applied = state is State.APPLIED
         # Nothing of the same entry can stand on a version that was not here before it.
-        plain = state is State.APPLIED and not claim.links.p
+        plain = applied and not claim.links.p and item.signed is not None
         if parked:
+            self._waiting.left(claim.signer, len(item.raw))
             versions.set_state(connection, claim.vid, state)
             if plain:
                 versions.replace_heads(connection, *claim.entry, (), claim.vid)
@@ -282,46 +389,110 @@ class Replica:
             outcome.added.append((seq, claim.vid))
         if claim.links.p:
             versions.add_edges(connection, claim.vid, claim.links.p)
-            if state is State.APPLIED:
-                self._advance(connection, item)
-        if state is State.APPLIED:
+            if applied:
+                parents = versions.parents(connection, claim.links.p)
+                if all(parent.state is State.APPLIED for parent in parents):
+                    versions.replace_heads(connection, *claim.entry, claim.links.p, claim.vid)
+                else:
+                    versions.recompute_heads(connection, *claim.entry)
+        if applied:
             outcome.entries.add(claim.entry)
-        else:
-            outcome.quarantined.add(claim.vid)
-        if claim.links.n:
-            self._chain(connection, item, outcome)
-        if change is not None:
-            outcome.profiles = True
-            self._follow(connection, change, outcome)
-            if claim.kind is Kind.MASTER:
-                for _, vid in claim.links.e:
-                    if vid in self._needed:
-                        self._release(connection, vid, now_ms, outcome)
-        if claim.vid in self._needed:
-            self._release(connection, claim.vid, now_ms, outcome)
-        return State.QUARANTINED if claim.vid in outcome.quarantined else State.APPLIED
 
-    def _advance(self, connection: sqlite3.Connection, item: Parsed) -> None:
-        claim = item.claim
-        rows = [versions.get(connection, vid) for vid in claim.links.p]
-        if all(row is not None and row.state is State.APPLIED for row in rows):
-            versions.replace_heads(connection, *claim.entry, claim.links.p, claim.vid)
-        else:
-            versions.recompute_heads(connection, *claim.entry)
+    def _link_fault(self, claim: Claim) -> str | None:
+        try:
+            self.authority.check_links(claim)
+        except TrustError as exc:
+            return str(exc)
+        return None
 
-    def _chain(self, connection: sqlite3.Connection, item: Parsed, outcome: Outcome) -> None:
+    def _fault(self, connection: sqlite3.Connection, item: Parsed) -> str | None:
+        """Why a container, item or device profile does not fit what it names. It is remembered as a misfit."""
         claim = item.claim
-        fills = claim.vid in self._holes
-        found = chains.extend(connection, claim, fills=fills)
-        self._holes.discard(claim.vid)
-        self._holes |= found.holes
+        fault: str | None = None
+        if claim.links.p or claim.links.g != 1:
+            fault = _parents_fault(claim, versions.parents(connection, claim.links.p))
+        if fault is None and claim.kind is Kind.CONTAINER:
+            mine = self._envelopes[claim.vid] = readers.envelope(item)
+            try:
+                self.authority.check_links(claim)
+            except TrustError as exc:
+                fault = str(exc)
+            else:
+                types = {self._profile(connection, vid).types.get(claim.identifier, "") for vid in claim.links.a} - {""}
+                replaced = (self.envelope(connection, vid) for vid in claim.links.p)
+                fault = readers.lacking_keys(mine, replaced, types)
+                if fault is None:
+                    fault = self._readers_fault(connection, claim)
+                    if fault is not None:
+                        self._misfit(connection, claim.vid, fault, final=False)
+                        return fault
+        if fault is not None:
+            self._misfit(connection, claim.vid, fault, final=True)
+        return fault
+
+    def _readers_fault(self, connection: sqlite3.Connection, claim: Claim) -> str | None:
+        return readers.wrong_readers(
+            self.authority,
+            claim,
+            self.envelope(connection, claim.vid),
+            self.holders,
+            lambda vid: self._profile(connection, vid).escrow,
+        )
+
+    def _misfit(self, connection: sqlite3.Connection, vid: bytes, why: str, *, final: bool) -> None:
+        self._misfits[vid] = final or self._misfits.get(vid, False)
+        versions.set_misfit(connection, vid, why, final=final)
+
+    def _take_device(self, connection: sqlite3.Connection, item: Parsed, state: State, outcome: Outcome) -> None:
+        """A device states its keys: containers that are wrapped for one of them may now be seen to be right."""
+        self._hold(self._remember(item))
+        self._devices.pop(item.claim.identifier, None)
+        self.memo.clear()
+        outcome.profiles = outcome.profiles or state is State.APPLIED
+        for vid in [vid for vid, final in self._misfits.items() if not final]:
+            row = versions.get(connection, vid)
+            if row is None or self._readers_fault(connection, row.claim()) is not None:
+                continue
+            del self._misfits[vid]
+            versions.clear_misfit(connection, vid)
+            self._judge_again(connection, [row], outcome)
+
+    def _chain(self, connection: sqlite3.Connection, claim: Claim, outcome: Outcome, *, ours: bool) -> None:
+        """A version is stored, in whatever state: put it on its signer's chain, and judge again what that connects."""
+        found = self._book.extend(connection, claim)
         if found.forks:
             outcome.forks.append((claim.signer, claim.links.n))
-        if claim.signer == self.own and not fills:
-            outcome.restored = True
+        for vid in found.miscounted:
+            self._miscounted(connection, vid, outcome)
+        if claim.signer == self.own and not ours and not found.fills:
+            # The first profile of a device comes back from who admitted it.
+            outcome.restored = outcome.restored or claim.kind is not Kind.DEVICE or claim.links.n > 1
         change = self.authority.joined(claim.signer, claim.vid, claim.links.q)
         if change.flips or change.versions or change.signers or change.everything:
             self._follow(connection, change, outcome)
+
+    def _miscounted(self, connection: sqlite3.Connection, vid: bytes, outcome: Outcome) -> None:
+        """A version whose place in its chain is wrong is malformed. Profiles stand all the same: others may have built on one
+        before its predecessor came, and would fall with it."""
+        row = versions.get(connection, vid)
+        assert row is not None  # it was stored
+        if row.kind in _PROFILES:
+            outcome.forks.append((row.signer, row.n))
+            return
+        why = "a version whose place in its author's chain is not one after its predecessor's"
+        self._misfit(connection, vid, why, final=True)
+        outcome.rejected.append((vid, why))
+        if row.state is State.APPLIED:
+            self._set_state(connection, row, State.QUARANTINED)
+            versions.recompute_heads(connection, row.kind, row.identifier)
+            outcome.entries.add((row.kind, row.identifier))
+            self._devices.pop(row.identifier, None)
+            self.memo.clear()
+
+    def _set_state(self, connection: sqlite3.Connection, row: versions.Row, state: State) -> None:
+        versions.set_state(connection, row.vid, state)
+        if row.kind == Kind.CONTAINER:
+            self.memo.clear()
 
     def _follow(self, connection: sqlite3.Connection, change: Change, outcome: Outcome) -> None:
         """What stands or falls with what was just linked: profiles, then what their signers wrote."""
@@ -329,8 +500,9 @@ class Replica:
             versions.set_state(connection, vid, state)
             outcome.note(vid, state)
         if change.flips:
+            self.memo.clear()
             outcome.profiles = True
-            for kind in (Kind.MASTER, Kind.PERSONAL):
+            for kind in _PROFILES:
                 versions.recompute_heads(connection, kind, self.mesh)
                 outcome.entries.add((int(kind), self.mesh))
         if change.everything:
@@ -344,32 +516,16 @@ class Replica:
     def _judge_again(self, connection: sqlite3.Connection, rows: Iterable[versions.Row], outcome: Outcome) -> None:
         touched: set[tuple[int, str]] = set()
         for row in rows:
-            if row.state is State.PENDING or row.kind not in (Kind.CONTAINER, Kind.ITEM):
+            if row.state is State.PENDING or row.kind not in (Kind.CONTAINER, Kind.ITEM) or row.vid in self._misfits:
                 continue
             state = State.APPLIED if self.authority.may_write(row.claim()) else State.QUARANTINED
             if state is not row.state:
-                versions.set_state(connection, row.vid, state)
+                self._set_state(connection, row, state)
                 outcome.note(row.vid, state)
                 touched.add((row.kind, row.identifier))
         for entry in touched:
             versions.recompute_heads(connection, *entry)
         outcome.entries |= touched
-
-    def _release(self, connection: sqlite3.Connection, vid: bytes, now_ms: int, outcome: Outcome) -> None:
-        """`vid` is known now: what waited for it, and for nothing else, is judged."""
-        self._needed.discard(vid)
-        waiting = [row[0] for row in connection.execute("SELECT vid FROM waits WHERE need = ?", (vid,)).fetchall()]
-        connection.execute("DELETE FROM waits WHERE need = ?", (vid,))
-        for child in waiting:
-            if connection.execute("SELECT 1 FROM waits WHERE vid = ?", (child,)).fetchone() is None:
-                item = self._load(connection, child)
-                try:
-                    self._check_generation(connection, item)
-                except (TrustError, FormatError) as exc:
-                    outcome.rejected.append((child, str(exc)))
-                    connection.execute("DELETE FROM versions WHERE vid = ?", (child,))
-                    continue
-                self._admit(connection, item, now_ms, outcome, parked=True)
 
     # --- what this device writes --------------------------------------------------------------------------------------
 
@@ -377,43 +533,56 @@ class Replica:
         self, connection: sqlite3.Connection, key: SigningKey, draft: Draft, now_ms: int, outcome: Outcome
     ) -> Version:
         """Sign a draft with the device's or the master key and take it in. Denied when this device may not write that."""
+        link = self._book.next_link(connection, key.udf) if key.udf != self.mesh else chains.Next((), 0)
         signed = author.sign(
             key,
             draft.kind,
             draft.identifier,
             draft.tag,
             draft.body,
-            self._links(connection, key, draft),
+            self._links(connection, link, draft),
             now_ms // 1000,
         )
-        for part in signed.embedded:
-            if not versions.known(connection, [part.claim.vid]):
-                self._take_one(connection, part, now_ms, outcome, listed=True)
-        self._check(connection, signed, listed=True)
-        self._check_generation(connection, signed)
+        if draft.kind in (Kind.CONTAINER, Kind.ITEM) and not self.authority.may_write(signed.claim):
+            raise Denied("This device may not write that.", hint="ask an admin of this mesh to grant it")
+        if signed.embedded:
+            held = versions.known(connection, [part.claim.vid for part in signed.embedded])
+            for part in signed.embedded:
+                if part.claim.vid not in held:
+                    self._check(part)
+                    self._store(connection, part, now_ms, outcome)
+        self._check(signed)
         if self._missing(connection, signed):
             raise FormatError("a version that names ancestors which are not here")
-        mark = outcome.restored
-        if self._admit(connection, signed, now_ms, outcome) is not State.APPLIED:
+        refused, known = len(outcome.rejected), len(self._listed)
+        self._store(connection, signed, now_ms, outcome, ours=key.udf == self.own)
+        for vid, why in outcome.rejected[refused:]:
+            if vid == signed.vid:
+                raise FormatError(why)
+        if signed.vid in outcome.quarantined:
             raise Denied("This device may not write that.", hint="ask an admin of this mesh to grant it")
-        outcome.restored = mark  # our own pen is no sign of a restore
+        if len(self._listed) > known:
+            self._take_strangers(connection, now_ms, outcome)
+        self._book.flush(connection)
         if signed.signer == self.own:
-            chains.wrote(connection, signed.vid)
+            chains.wrote(connection, signed.vid, link)
         return signed
 
-    def _links(self, connection: sqlite3.Connection, key: SigningKey, draft: Draft) -> Links:
-        parents = tuple(sorted(draft.parents))
-        rows = [versions.get(connection, vid) for vid in parents]
+    def _links(self, connection: sqlite3.Connection, link: chains.Next, draft: Draft) -> Links:
+        parents = versions.parents(connection, draft.parents)
+        if len(parents) < len(draft.parents):
+            raise FormatError("a version that names ancestors which are not here")
+        # Of more heads than a token holds the rest stay beside it (formats.md F1).
+        parents = sorted(parents, key=lambda parent: (-parent.gen, parent.vid))[:MAX_HEADS]
         found = Links(
-            g=1 + max((row.gen for row in rows if row is not None), default=0),
-            p=parents,
+            g=1 + max((parent.gen for parent in parents), default=0),
+            n=link.n,
+            q=link.tips,
+            p=tuple(sorted(parent.vid for parent in parents)),
             e=draft.escrow,
             k=draft.confirm,
             x=draft.cuts,
         )
-        if key.udf != self.mesh:
-            q = chains.for_next_write(connection, key.udf)
-            found = replace(found, q=q.tips, n=q.n)
         if draft.kind in (Kind.CONTAINER, Kind.ITEM):
             found = replace(found, a=self.authority.heads(Kind.PERSONAL))
         return found
@@ -427,12 +596,22 @@ class Replica:
 
     def take_escrow(self, connection: sqlite3.Connection, entry: Version, now_ms: int, outcome: Outcome) -> None:
         """Store an escrow entry of our own; the master profile that lists it follows in the same transaction."""
-        self._take(connection, entry, now_ms, outcome)
+        self.accept(connection, [entry], now_ms, outcome)
 
     def take_device(self, connection: sqlite3.Connection, profile: Version, now_ms: int, outcome: Outcome) -> None:
         """Store a device profile that a personal profile of this same transaction lists."""
         if not versions.known(connection, [profile.vid]):
-            self._take_one(connection, profile, now_ms, outcome, listed=True)
+            self._check(profile)
+            self._store(connection, profile, now_ms, outcome)
+            self._book.flush(connection)
+
+
+def _parents_fault(claim: Claim, parents: Sequence[Parent]) -> str | None:
+    try:
+        check_parents(claim, [(parent.kind, parent.identifier, parent.gen) for parent in parents])
+    except TrustError as exc:
+        return str(exc)
+    return None
 
 
 class _Chains:

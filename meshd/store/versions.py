@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from meshd.profile import links
 from meshd.profile.claim import Claim, Kind, State
@@ -36,6 +37,16 @@ class Row:
     def claim(self) -> Claim:
         """The claim of a container or item row: enough for `may_write`."""
         return Claim(self.vid, Kind(self.kind), self.identifier, self.signer, links.parse(self.token))
+
+
+class Parent(NamedTuple):
+    """What is asked of a version that another one names as its parent."""
+
+    vid: bytes
+    kind: int
+    identifier: str
+    gen: int
+    state: State
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,52 @@ def insert(connection: sqlite3.Connection, parsed: Parsed, state: State, receive
     return seq
 
 
+def parents(connection: sqlite3.Connection, vids: Sequence[bytes]) -> list[Parent]:
+    """Those of `vids` that the store holds."""
+    found = []
+    for vid in vids:
+        row = connection.execute("SELECT kind, identifier, gen, state FROM versions WHERE vid = ?", (vid,)).fetchone()
+        if row is not None:
+            found.append(Parent(vid, row[0], row[1], row[2], State(row[3])))
+    return found
+
+
+def drop_oldest_parked(connection: sqlite3.Connection, signer: str) -> int | None:
+    """Forget the version of a signer that waits longest; its size, or None when there is none."""
+    row = connection.execute(
+        "SELECT vid, length(raw) FROM versions WHERE state = 2 AND signer = ? ORDER BY seq LIMIT 1", (signer,)
+    ).fetchone()
+    if row is None:
+        return None
+    connection.execute("DELETE FROM waits WHERE vid = ?", (row[0],))
+    connection.execute("DELETE FROM versions WHERE vid = ?", (row[0],))
+    return int(row[1])
+
+
+def set_misfit(connection: sqlite3.Connection, vid: bytes, why: str, *, final: bool) -> None:
+    """Remember that a version does not fit what it names."""
+    connection.execute(
+        "INSERT INTO misfits VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET final = max(final, excluded.final)",
+        (vid, int(final), why),
+    )
+
+
+def clear_misfit(connection: sqlite3.Connection, vid: bytes) -> None:
+    connection.execute("DELETE FROM misfits WHERE vid = ?", (vid,))
+
+
+def misfits(connection: sqlite3.Connection) -> dict[bytes, tuple[bool, str]]:
+    """vid → (for good?, why) of the versions that do not fit what they name."""
+    return {vid: (bool(final), why) for vid, final, why in connection.execute("SELECT vid, final, why FROM misfits")}
+
+
+def count_carried(connection: sqlite3.Connection) -> int:
+    """How many entries are held of kinds that this release only carries (formats.md F4)."""
+    (receipts,) = connection.execute("SELECT count(*) FROM versions WHERE kind = 7").fetchone()
+    (later,) = connection.execute("SELECT count(*) FROM versions WHERE kind > 8").fetchone()
+    return int(receipts + later)
+
+
 def set_state(connection: sqlite3.Connection, vid: bytes, state: State) -> None:
     connection.execute("UPDATE versions SET state = ? WHERE vid = ?", (int(state), vid))
 
@@ -190,6 +247,12 @@ def of_kind(connection: sqlite3.Connection, kind: int, states: Sequence[State] =
         f"SELECT {_ROW} FROM versions WHERE kind = ? AND state IN ({marks}) ORDER BY seq", (kind, *map(int, states))
     )
     return [_row(row) for row in rows.fetchall()]
+
+
+def states_of(connection: sqlite3.Connection, kind: int) -> list[tuple[bytes, State]]:
+    """(vid, state) of every version of a kind."""
+    rows = connection.execute("SELECT vid, state FROM versions WHERE kind = ? ORDER BY seq", (kind,)).fetchall()
+    return [(vid, State(state)) for vid, state in rows]
 
 
 def of_entry(connection: sqlite3.Connection, kind: int, identifier: str) -> list[Row]:
