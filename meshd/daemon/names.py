@@ -27,6 +27,14 @@ def cached(daemon: Daemon) -> dict[str, str]:
     return {peer.udf: peer.name for peer in peers.every(daemon.reader.connection) if peer.name}
 
 
+def current(daemon: Daemon) -> dict[str, str]:
+    """The remembered names; where a device has none yet, what the Group vault says is looked at too."""
+    names = cached(daemon)
+    if not daemon.locked and any(udf not in names for udf in daemon.snapshot.devices):
+        names = read(daemon) | names
+    return names
+
+
 def shown(names: Mapping[str, str], udf: str) -> str:
     """The name of a device, or the beginning of its UDF, which no device name looks like."""
     return names.get(udf) or f"({udf[:11]})"

@@ -83,7 +83,7 @@ async def report(app: App) -> dict[str, Any]:
     daemon, snapshot, health = app.daemon, app.daemon.snapshot, Health()
     connection = daemon.reader.connection
     remembered = health.read(lambda: {peer.udf: peer for peer in peers.every(connection)}, {})
-    names = {udf: peer.name for udf, peer in remembered.items() if peer.name}
+    names = health.read(lambda: naming.current(daemon), {})
     newest = health.read(lambda: newest_seq(connection), 0)
     items, in_conflict = await _counts(daemon, health)
     if snapshot.connected:
@@ -180,8 +180,7 @@ def all_peer_views(app: App) -> list[dict[str, Any]]:
     """`peer_views` with what the store says now."""
     connection = app.daemon.reader.connection
     remembered = {peer.udf: peer for peer in peers.every(connection)}
-    names = {udf: peer.name for udf, peer in remembered.items() if peer.name}
-    return peer_views(app, names, remembered, newest_seq(connection))
+    return peer_views(app, naming.current(app.daemon), remembered, newest_seq(connection))
 
 
 def device_name(daemon: Daemon, names: Mapping[str, str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from meshd.daemon import membership, names, status
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 async def every(app: App, call: Call) -> dict[str, Any]:
     """This device first, then the others by name."""
-    views = [_view(app, udf) for udf in app.daemon.snapshot.devices]
+    called = names.current(app.daemon)
+    views = [_view(app, udf, called) for udf in app.daemon.snapshot.devices]
     return {"devices": sorted(views, key=lambda view: (not view["this"], view["name"].casefold(), view["id"]))}
 
 
@@ -79,7 +81,7 @@ async def _set_address(app: App, udf: str, address: str | None) -> None:
     daemon.changed.bump()
 
 
-def _view(app: App, udf: str) -> dict[str, Any]:
+def _view(app: App, udf: str, called: Mapping[str, str]) -> dict[str, Any]:
     """A device as lists show it."""
     daemon = app.daemon
     known = peers.get(daemon.reader.connection, udf)
@@ -88,7 +90,7 @@ def _view(app: App, udf: str) -> dict[str, Any]:
     connected = progress is not None and progress.connected
     return {
         "id": udf,
-        "name": names.shown({udf: known.name} if known.name else {}, udf),
+        "name": names.shown(called, udf),
         "role": status.role(daemon, udf),
         "this": this,
         "connected": connected,
@@ -102,7 +104,7 @@ def _whole(app: App, udf: str) -> dict[str, Any]:
     daemon = app.daemon
     connection = daemon.reader.connection
     known = peers.get(connection, udf)
-    view = _view(app, udf)
+    view = _view(app, udf, names.current(daemon))
     written = [row.updated for row in versions.of_entry(connection, Kind.DEVICE, udf)]
     view["addresses"] = list(known.addresses)
     view["added"] = payload.write_date(min(written)) if written else None

@@ -62,7 +62,7 @@ async def tell_peers(app: App) -> None:
         for udf in sorted(here ^ known):
             state = "connected" if udf in here else "disconnected"
             try:
-                name = names.shown(names.cached(daemon), udf)
+                name = names.shown(names.current(daemon), udf)
                 await daemon.event("peer", {"device": udf, "name": name, "state": state})
             except StoreError as exc:
                 daemon.log.warning("an event was not recorded: %s", exc)

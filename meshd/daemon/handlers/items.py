@@ -48,7 +48,7 @@ async def every(app: App, call: Call) -> dict[str, Any]:
     after = _read_cursor(query["after"]) if "after" in query else None
     rest = [entry for entry in wanted if after is None or _order(entry) > after]
     page = heapq.nsmallest(limit, rest, key=_order)
-    called = names.cached(app.daemon)
+    called = names.current(app.daemon)
     return {
         "items": [summary(entry, called) for entry in page],
         "next": _cursor(page[-1]) if len(rest) > len(page) else None,
@@ -83,7 +83,7 @@ async def lookup(app: App, call: Call) -> dict[str, Any]:
 
 async def conflicts(app: App, call: Call) -> dict[str, Any]:
     index = await app.daemon.fresh_index()
-    called = names.cached(app.daemon)
+    called = names.current(app.daemon)
     found = [entry for entry in index.conflicts() if of_tag(entry.tag).vault]
     return {"conflicts": [summary(entry, called) for entry in sorted(found, key=_order)]}
 
@@ -91,7 +91,7 @@ async def conflicts(app: App, call: Call) -> dict[str, Any]:
 def whole(daemon: Daemon, identifier: str) -> dict[str, Any]:
     """An item with its secrets; in conflict, every version of it. NotFound, Locked."""
     heads = opened_heads(daemon, identifier)
-    called = names.cached(daemon)
+    called = names.current(daemon)
     winner, *others = vaults.distinct(heads)
     said = _content(winner)
     view = {
@@ -178,7 +178,7 @@ def _made(made: str, updated: int) -> str:
 
 
 def _choices(daemon: Daemon, error: Ambiguous | NotFound, found: Iterable[Entry]) -> MeshError:
-    called = names.cached(daemon)
+    called = names.current(daemon)
     return with_details(error, candidates=[summary(entry, called) for entry in list(found)[:CANDIDATES]])
 
 

@@ -45,7 +45,7 @@ async def init(app: App, call: Call) -> dict[str, Any]:
                 "This device is in a mesh already.", hint="see: meshctl whoami; another mesh needs another --home"
             )
         await _found(app, name, passphrase, body["master_passphrase"])
-    return {"mesh": daemon.snapshot.mesh, "device": status.device_name(daemon, names.cached(daemon))}
+    return {"mesh": daemon.snapshot.mesh, "device": status.device_name(daemon, names.current(daemon))}
 
 
 async def _found(app: App, name: str, passphrase: str | None, master_passphrase: str) -> None:

@@ -34,7 +34,7 @@ async def status(app: App, call: Call) -> dict[str, Any]:
 
 async def whoami(app: App, call: Call) -> dict[str, Any]:
     daemon = app.daemon
-    device = statuses.device_name(daemon, naming.cached(daemon))
+    device = statuses.device_name(daemon, naming.current(daemon))
     return {"mesh": daemon.snapshot.mesh, "device": device, "locked": daemon.locked}
 
 
@@ -61,7 +61,7 @@ async def wait(app: App, call: Call) -> dict[str, Any]:
         await _in_time(daemon, min(seconds, REACH), lambda: bool(statuses.connections(app)))
     left = max(begun + seconds - trio.current_time(), 0)
     if not await _in_time(daemon, left, lambda: not _pending(app, everybody=everybody, udf=udf)):
-        names = naming.cached(daemon)
+        names = naming.current(daemon)
         pending = [naming.shown(names, one) for one in _pending(app, everybody=everybody, udf=udf)]
         raise with_details(
             NotSynced(f"not in step after {seconds:g} s: {', '.join(pending) or 'it changed at the last moment'}"),
