@@ -47,6 +47,9 @@ _log = logging.getLogger(__name__)
 class Resource(Protocol):
     """Something long that a client started and looks at again: an invitation, a connection."""
 
+    @property
+    def ended(self) -> bool: ...
+
     def to_json(self) -> dict[str, object]:
         """It, as the local API shows it."""
         ...
@@ -91,7 +94,8 @@ class App:
     kdf: KdfParameters = DEVICE_KDF
     master_kdf: KdfParameters = MASTER_KDF
     guard: Guard = field(default_factory=Guard)  # over passphrases
-    founding: trio.Lock = field(default_factory=trio.Lock)  # one init at a time
+    founding: trio.Lock = field(default_factory=trio.Lock)  # over the ways into a mesh: init and connect
+    joining: list[Resource] = field(default_factory=list)  # connections that were begun and have not ended
     importing: trio.Lock = field(default_factory=trio.Lock)  # one import at a time: each looks first, then writes
 
 

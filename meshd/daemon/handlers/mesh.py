@@ -44,6 +44,10 @@ async def init(app: App, call: Call) -> dict[str, Any]:
             raise Exists(
                 "This device is in a mesh already.", hint="see: meshctl whoami; another mesh needs another --home"
             )
+        if any(
+            not one.ended for one in app.joining
+        ):  # it has a keystore in the place of ours, and deletes it if it fails
+            raise Exists("This device is joining a mesh.", hint="wait, or stop the other meshctl connect")
         await _found(app, name, passphrase, body["master_passphrase"])
     return {"mesh": daemon.snapshot.mesh, "device": status.device_name(daemon, names.current(daemon))}
 

@@ -30,8 +30,10 @@ async def answer_invitation(app: App, call: Call) -> dict[str, object]:
 
 
 async def connect(app: App, call: Call) -> dict[str, object]:
-    async with app.founding:  # two ways into a mesh, one keystore
-        return (await _connections(app).create(call.body)).to_json()
+    async with app.founding:
+        begun = await _connections(app).create(call.body)
+        app.joining[:] = [one for one in app.joining if not one.ended] + [begun]
+        return begun.to_json()
 
 
 async def connection(app: App, call: Call) -> dict[str, object]:
