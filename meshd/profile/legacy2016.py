@@ -110,8 +110,15 @@ def signers_of(profile: LegacyVersion, application: str) -> dict[str, RsaVerifyK
     for entry in payload.list_member(profile.body, "Applications", version.MAX_LISTED):
         if type(entry) is dict and entry.get("Identifier") == application:
             named = payload.list_member(entry, "SignID", version.MAX_LISTED)
-            return {signer: key for signer, key in _device_keys(profile).items() if signer in named}
+            return {signer: key for signer, key in signature_keys(profile).items() if signer in named}
     return {}
+
+
+def signature_keys(profile: LegacyVersion) -> dict[str, RsaVerifyKey]:
+    """The signature keys of all devices in a personal profile of 2016, for applications that it does not list (any
+    more)."""
+    keys = [_signature_key(part) for part in profile.embedded if part.kind is Kind.DEVICE]
+    return {key.udf: key for key in keys}
 
 
 def _read_bare(kind: Kind, obj: Any, keys: Mapping[str, RsaVerifyKey]) -> LegacyVersion:
@@ -191,11 +198,6 @@ def _personal_keys(embedded: tuple[LegacyVersion, ...]) -> dict[str, RsaVerifyKe
         for entry in payload.list_member(master.body, "OnlineSignatureKeys", version.MAX_LISTED)
     ]
     return {key.udf: key for key in [*online, *(_signature_key(device) for device in devices)]}
-
-
-def _device_keys(profile: LegacyVersion) -> dict[str, RsaVerifyKey]:
-    keys = [_signature_key(part) for part in profile.embedded if part.kind is Kind.DEVICE]
-    return {key.udf: key for key in keys}
 
 
 def _signature_key(device: LegacyVersion) -> RsaVerifyKey:

@@ -39,7 +39,8 @@ def normalise(text: str) -> str:
     authority = re.split(r"[/?#\\]", text[scheme.end() :] if scheme else text.removeprefix("//"), maxsplit=1)[0]
     host = authority.rpartition("@")[2]
     if host.startswith("["):
-        return _address(host[1:].partition("]")[0])
+        inside, bracket, _ = host[1:].partition("]")
+        return _address(inside if bracket else "")
     if host.count(":") > 1:
         return _address(host)
     host = host.partition(":")[0]
