@@ -1,0 +1,170 @@
+"""`make soak`: the long counts. kill -9 rounds, random worlds of authority, and every property at full count.
+
+    make soak                              everything, for hours
+    make soak ARGS="--minutes 30"          a share of everything
+    make soak ARGS="--only kills --rounds 500 --seed 7"
+
+Each part says how far it is and when it will be done. A failure prints the seed that makes it happen again, and the
+command for it; the other parts still run, and the exit code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from harness import authority_check, kill_rounds
+
+ROOT = Path(__file__).parents[2]
+ROUNDS, WORLDS = 500, 100_000
+ROUNDS_EACH = 50  # rounds with one pair of devices, then a new pair
+WORLDS_EACH = 200  # worlds that one process plays at a time
+LAST_FILE = 60.0  # seconds over time that a file of tests may take to end
+PARTS = ("kills", "worlds", "properties")
+SHARES = {"kills": 0.4, "worlds": 0.3, "properties": 0.3}  # of --minutes
+
+
+class Progress:
+    """One line now and then: how much of how many, and how long it will still take."""
+
+    def __init__(self, what: str, total: int, seconds: float | None) -> None:
+        self._what, self._total = what, total
+        self._began = time.monotonic()
+        self._deadline = None if seconds is None else self._began + seconds
+        self._told = self._began
+
+    def goes_on(self, done: int) -> bool:
+        """Tell where we are, every ten seconds; False when the time is over."""
+        now = time.monotonic()
+        if done and (now - self._told >= 10 or done == self._total):
+            self._told = now
+            left = (now - self._began) / done * (self._total - done)
+            if self._deadline is not None:
+                left = min(left, max(self._deadline - now, 0))
+            print(f"  {self._what}: {done} of {self._total}, {_span(left)} to go", flush=True)
+        return self._deadline is None or now < self._deadline
+
+
+def kills(arguments: argparse.Namespace, seconds: float | None) -> bool:
+    """Rounds of kill -9, each pair of devices with the next seed."""
+    progress = Progress("rounds of kill -9", arguments.rounds, seconds)
+    done, seed, writes = 0, arguments.seed, 0
+    while done < arguments.rounds and progress.goes_on(done):
+        before, count = done, min(ROUNDS_EACH, arguments.rounds - done)
+        try:
+            tally = kill_rounds.play(count, seed, told=lambda now, before=before: progress.goes_on(before + now))  # type: ignore[misc]
+        except Exception as exc:
+            _report(exc)
+            print(f'  again: make soak ARGS="--only kills --rounds {count} --seed {seed}"', flush=True)
+            return False
+        done, seed, writes = done + tally["rounds"], seed + 1, writes + tally["writes"]
+    print(f"  {done} rounds, {writes} writes, nothing lost", flush=True)
+    return True
+
+
+def worlds(arguments: argparse.Namespace, seconds: float | None) -> bool:
+    """Random worlds against the definition of authority, on all processors."""
+    progress = Progress("worlds", arguments.worlds, seconds)
+    done = 0
+    starts = range(arguments.seed, arguments.seed + arguments.worlds, WORLDS_EACH)
+    with ProcessPoolExecutor() as pool:
+        waves = [starts[place : place + 8] for place in range(0, len(starts), 8)]
+        for wave in waves:
+            try:
+                done += sum(pool.map(_play_worlds, wave))
+            except AssertionError as exc:
+                _report(exc)  # it names its seed
+                print("  again: MESHD_WORLDS=1 MESHD_WORLDS_FROM=SEED pytest tests/profile/test_trust_worlds.py")
+                return False
+            if not progress.goes_on(min(done, arguments.worlds)):
+                break
+    print(f"  {done} worlds, all as the definition says", flush=True)
+    return True
+
+
+def _play_worlds(first: int) -> int:
+    for seed in range(first, first + WORLDS_EACH):
+        authority_check.check(seed)
+    return WORLDS_EACH
+
+
+def properties(arguments: argparse.Namespace, seconds: float | None) -> bool:
+    """The test suite with every property tried thousands of times, and the tests that are too long for each day."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "soak or not soak", "--ignore", "tests/e2e"]
+    files = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py") if "e2e" not in path.parts)
+    progress = Progress("files of tests", len(files), seconds)
+    well = True
+    for done, file in enumerate(files):
+        if not progress.goes_on(done):
+            print(f"  time is over: {len(files) - done} files were not reached", flush=True)
+            return well
+        try:
+            ran = subprocess.run(
+                [*command, str(file)],
+                cwd=ROOT,
+                env={**os.environ, "MESHD_PROPERTIES": "soak"},
+                capture_output=True,
+                text=True,
+                timeout=None if seconds is None else max(began + seconds + LAST_FILE - time.monotonic(), 1),
+            )
+        except subprocess.TimeoutExpired:
+            print(f"  time is over: {file} and {len(files) - done - 1} more did not get to their end", flush=True)
+            return well
+        if ran.returncode not in (0, 5):  # 5: no tests
+            well = False
+            print(ran.stdout[-6000:] + ran.stderr[-2000:], flush=True)  # hypothesis prints the blob that repeats it
+    progress.goes_on(len(files))
+    return well
+
+
+def _report(exc: BaseException) -> None:
+    print(f"✗ {type(exc).__name__}: {str(exc)[:4000]}")
+    for note in getattr(exc, "__notes__", ()):
+        print(f"  {note}")
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {rest} s"
+
+
+RUN: dict[str, Callable[[argparse.Namespace, float | None], bool]] = {
+    "kills": kills,
+    "worlds": worlds,
+    "properties": properties,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make soak ARGS=…", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part only; repeatable")
+    parser.add_argument("--minutes", type=float, metavar="M", help="share so much time among the parts")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"of kill -9 (default {ROUNDS})")
+    parser.add_argument("--worlds", type=int, default=WORLDS, metavar="N", help=f"of authority (default {WORLDS})")
+    parser.add_argument("--seed", type=int, metavar="S", help="the first seed (default: any)")
+    arguments = parser.parse_args()
+    if arguments.seed is None:
+        arguments.seed = secrets.randbelow(2**31)
+    parts = [part for part in PARTS if part in (arguments.only or PARTS)]
+    print(f"seed {arguments.seed}", flush=True)
+    failed = []
+    for part in parts:
+        share = SHARES[part] / sum(SHARES[one] for one in parts)
+        seconds = None if arguments.minutes is None else arguments.minutes * 60 * share
+        print(f"{part}: {(RUN[part].__doc__ or '').partition('.')[0]}", flush=True)
+        if not RUN[part](arguments, seconds):
+            failed.append(part)
+    print(f"failed: {', '.join(failed)}" if failed else "all is well", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
