@@ -204,7 +204,7 @@ HEAD = record(
         "username": text(most=1024),
         **_SECRETS,
     },
-    {"deleted": boolean(), "tags": array(text(most=128))},
+    {"deleted": boolean(), "tags": array(text(most=128)), "device_id": ID},
     "one of several states of an item",
 )
 ITEM = record(

@@ -223,8 +223,11 @@ ROUTES: tuple[Route, ...] = (
         query=record(
             {},
             {
-                "synced": boolean("every connected peer has acknowledged our newest version, and we theirs"),
-                "peer": text("this device too: it must connect", most=256),
+                "synced": boolean(
+                    "every connected peer has acknowledged our newest version, and we theirs; where none is connected, "
+                    "one gets up to 5 seconds to, and then there is nobody to wait for"
+                ),
+                "peer": text("this device must connect and be in step, by name, id or its beginning", most=256),
                 "timeout": number("seconds; default 60", most=86400),
             },
         ),
