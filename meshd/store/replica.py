@@ -93,6 +93,7 @@ class Replica:
         self._read: dict[bytes, _Profile] = {}  # by vid, which commits to the content: true whatever is rolled back
         self._envelopes: dict[bytes, Envelope] = {}
         self._strangers = Strangers()
+        self._taken: set[bytes] = set()  # of a batch, what is held by now: one of it may embed another
         self.rebuild(connection)
 
     # --- memory from rows ---------------------------------------------------------------------------------------------
@@ -135,6 +136,16 @@ class Replica:
                 stuck += 1
                 if stuck > len(waiting):
                     raise StoreDamaged("a profile in the store has lost its ancestors")
+
+    def memory(self) -> object:
+        """Everything that `rebuild` makes, in a form that can be compared: what a store that is opened anew would say."""
+        authority = self.authority
+        return (
+            (self.mesh, self.own, self._carried, self._misfits, self._listed, self._listed_escrow, self._holders),
+            (self._book.memory(), self._waiting.memory()),
+            (authority.heads(Kind.MASTER), authority.heads(Kind.PERSONAL), authority.admins(), authority.devices()),
+            (authority.removed(), authority.grants(), authority.applications(), authority.escrow(), authority.health()),
+        )
 
     def _load(self, connection: sqlite3.Connection, vid: bytes) -> Parsed:
         raw = versions.raw(connection, vid)
@@ -227,10 +238,11 @@ class Replica:
         if self._strangers:  # only now: what a transaction took in that failed later must still be here
             for vid in versions.known(connection, self._strangers.vids()):
                 self._strangers.forget(vid)
+        self._taken = held
         for item in batch:
             if item.vid not in held:
-                held.add(item.vid)
                 self._take(connection, item, now_ms, outcome)
+                held.add(item.vid)
         self._book.flush(connection)
         if outcome.restored:
             outcome.cloned = outcome.cloned or not chains.noticed_restore(connection, self._rng)
@@ -316,6 +328,7 @@ class Replica:
             outcome.deferred.append(claim.vid)
             return
         seq = versions.insert(connection, item, State.PENDING, now_ms)
+        self._taken.add(claim.vid)
         outcome.added.append((seq, claim.vid))
         self._waiting.park(connection, item, missing)
         if claim.kind in (*_PROFILES, Kind.DEVICE):
@@ -386,6 +399,7 @@ class Replica:
                 versions.replace_heads(connection, *claim.entry, (), claim.vid)
         else:
             seq = versions.insert(connection, item, state, now_ms, head=plain)
+            self._taken.add(claim.vid)
             outcome.added.append((seq, claim.vid))
         if claim.links.p:
             versions.add_edges(connection, claim.vid, claim.links.p)
