@@ -38,7 +38,9 @@ def now_ms() -> int:
 
 
 async def run_device(config: Config, paths: Paths, *, told: Callable[[str], None] = lambda line: None) -> None:
-    """Be this home's daemon until a signal says stop. The caller holds the home's lock. MeshError: it could not start."""
+    """Be this home's daemon until a signal says stop. The caller holds the home's lock. MeshError: it could not
+    start.
+    """
     daemon = open_daemon(config, paths, rng=secrets.token_bytes, now_ms=now_ms)
     try:
         network = Lan(config.lan.interfaces, secrets.token_bytes) if config.lan.enabled else None

@@ -1,28 +1,28 @@
 """The other devices: who is connected, how each may be reached, and the tasks that keep one connection to each.
 
-A listener takes knocks; a dialler a sibling tries what discovery saw, what a person said, and what worked before. Of two
-connections between the same devices the one that the lower fingerprint dialled is kept. Names on the LAN are recognised
-under every Discovery key ever held; pins decide who gets in.
+A listener takes knocks; a dialler a sibling tries what discovery saw, what a person said, and what worked before. Of
+two
+connections between the same devices the one that the lower fingerprint dialled is kept.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
 
-from meshd.crypto import certs
 from meshd.daemon import introduction
 from meshd.daemon.context import Daemon, wait
+from meshd.daemon.pins import Pins
+from meshd.daemon.presence import Presence, Sighted
 from meshd.daemon.syncing import STRIKES, Conversation, Progress
 from meshd.errors import MeshError, NetworkError, Refused, RemoteProtocolError
 from meshd.net import streams, tls
-from meshd.net.discovery import SYNC_TYPE, Gone, Seen, Service
-from meshd.net.lan import Network, format_address
+from meshd.net.lan import Network
 from meshd.store import peers
-from meshd.sync import knock, names
+from meshd.sync import knock
 
 KNOCK_SECONDS = 10.0
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
@@ -62,98 +62,32 @@ class Siblings:
         self.connections: dict[str, Progress] = {}
         self.known: dict[str, Sibling] = {}
         self._unproven = 0
-        self._trust: tuple[frozenset[str], tls.Trust, tls.Trust, tls.Trust, tls.Trust] | None = None
+        self._pins = Pins(daemon)
+        self._presence = Presence(daemon, network, lambda: self.port, self._seen, self._gone)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve and dial for as long as this device belongs to a mesh; `started` once the port is open."""
         async with trio.open_nursery() as nursery:
             self.port = await nursery.start(self._network.serve, self._take, self._daemon.config.lan.port)
-            nursery.start_soon(self._announce)
-            nursery.start_soon(self._listen_for_siblings)
+            nursery.start_soon(self._presence.run)
             nursery.start_soon(self._follow_network)
             nursery.start_soon(self._keep_diallers, nursery)
             task_status.started()
 
-    # --- names on the LAN ---------------------------------------------------------------------------------------------
-
-    async def _announce(self) -> None:
-        """Under the newest key, with a new nonce hourly, at start and on every address change (formats.md F10)."""
-        version = -1
-        while True:
-            tier1, snapshot = self._daemon.tier1, self._daemon.snapshot
-            if tier1 is not None and tier1.discovery and snapshot.is_member:
-                key, nonce = tier1.discovery[-1], self._daemon.rng(names.NONCE_SIZE)
-                tag = names.device_tag(key, nonce, snapshot.own)
-                await self._network.discovery.announce(
-                    "sync",
-                    Service(SYNC_TYPE, names.instance(key, nonce), self.port, {"v": b"1", "d": tag.encode()}),
-                )
-                newest = key
-            else:
-                await self._network.discovery.withdraw("sync")
-                newest = b""
-            with trio.move_on_after(3600):
-                version = await self._until_network_or_key(version, newest)
-
-    async def _until_network_or_key(self, version: int, key: bytes) -> int:
-        found = version
-
-        async def network(scope: trio.CancelScope) -> None:
-            nonlocal found
-            found = await self._network.changed(version)
-            scope.cancel()
-
-        async def keys(scope: trio.CancelScope) -> None:
-            while True:
-                seen = self._daemon.changed.count
-                tier1 = self._daemon.tier1
-                newest = tier1.discovery[-1] if tier1 is not None and tier1.discovery else b""
-                if (newest if self._daemon.snapshot.is_member else b"") != key:
-                    break
-                await self._daemon.changed.after(seen)
-            scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(network, nursery.cancel_scope)
-            nursery.start_soon(keys, nursery.cancel_scope)
-        return found
-
-    async def _listen_for_siblings(self) -> None:
-        subscription = self._network.discovery.subscribe()
-        try:
-            async for sighting in subscription:
-                if sighting.service_type != SYNC_TYPE:
-                    continue
-                if isinstance(sighting, Gone):
-                    for sibling in self.known.values():
-                        sibling.seen.pop(sighting.instance, None)
-                else:
-                    self._recognise(sighting)
-        finally:
-            subscription.close()
-
-    def _recognise(self, sighting: Seen) -> None:
-        tier1, snapshot = self._daemon.tier1, self._daemon.snapshot
-        if tier1 is None:
-            return
-        found = names.recognise(sighting.instance, tier1.discovery)
-        if found is None:
-            return
-        place, nonce = found
-        tag = sighting.txt.get("d", b"").decode("ascii", "replace")
-        candidates = (set(snapshot.devices) | snapshot.removed) - {snapshot.own}
-        udf = names.find_device(tag, tier1.discovery[place], nonce, candidates)
-        if udf is None:
-            return
-        sibling = self.known.setdefault(udf, Sibling(udf))
+    def _seen(self, sighted: Sighted) -> None:
+        sibling = self.known.setdefault(sighted.udf, Sibling(sighted.udf))
+        now = {sighted.instance: sighted.addresses}
+        if sighted.udf in self.connections and sibling.seen and sibling.seen != now:
+            self.connections[sighted.udf].doubt()
         # A device that lost power leaves its old name behind until it times out: the newest sighting counts.
-        addresses = tuple(format_address(host, sighting.port) for host in sighting.addresses)
-        if udf in self.connections and sibling.seen and sibling.seen != {sighting.instance: addresses}:
-            self.connections[udf].doubt()
-        sibling.seen = {sighting.instance: addresses}
-        sibling.key = tier1.discovery[place]
+        sibling.seen = now
+        sibling.key = sighted.key
         sibling.nudge()
         self._daemon.changed.bump()
+
+    def _gone(self, instance: str) -> None:
+        for sibling in self.known.values():
+            sibling.seen.pop(instance, None)
 
     async def _follow_network(self) -> None:
         version = -1
@@ -192,7 +126,7 @@ class Siblings:
 
     async def _answer(self, stream: trio.abc.Stream, address: str, admitted: Callable[[], None]) -> None:
         tier1 = self._daemon.tier1
-        if tier1 is None or not self._daemon.snapshot.is_member and not self._daemon.snapshot.removed:
+        if tier1 is None or not (self._daemon.snapshot.is_member or self._daemon.snapshot.removed):
             return
         challenge = self._daemon.rng(knock.CHALLENGE_SIZE)
         with trio.move_on_after(KNOCK_SECONDS) as scope:
@@ -201,42 +135,17 @@ class Siblings:
         if scope.cancelled_caught:
             raise NetworkError("no knock came in time")
         mode, _ = knock.check(given, challenge, tier1.discovery)
-        _, server, _, intro, _ = self._trusted()
+        contexts = self._pins.contexts()
         if mode is knock.Mode.SYNC:
-            secured = await tls.wrap_server(stream, server)
-            udf = self._device_of(tls.peer_certificate(secured))
+            secured = await tls.wrap_server(stream, contexts.server)
+            udf = self._pins.device(tls.peer_certificate(secured))
             admitted()
             await self._converse(secured, Progress(udf, address, outgoing=False))
         elif mode is knock.Mode.INTRODUCTION:
-            secured = await tls.wrap_server(stream, intro)
+            secured = await tls.wrap_server(stream, contexts.intro_server)
             await introduction.receive(self._daemon, secured)
         else:
             raise Refused("recovery is not served here")
-
-    def _trusted(self) -> tuple[frozenset[str], tls.Trust, tls.Trust, tls.Trust, tls.Trust]:
-        """TLS contexts for the effective device set; made anew when it changes."""
-        daemon = self._daemon
-        siblings = daemon.snapshot.siblings
-        signature = frozenset(f"{udf} {profile.dak.udf}" for udf, profile in siblings.items())
-        if self._trust is None or self._trust[0] != signature:
-            assert daemon.tier1 is not None  # there is one wherever there is a mesh
-            own, pem = certs.device_certificate(daemon.tier1.dak), certs.private_pem(daemon.tier1.dak)
-            pins = [profile.certificate for profile in siblings.values()]
-            self._trust = (
-                signature,
-                tls.server_context(own, pem, pins),
-                tls.client_context(own, pem, pins),
-                tls.intro_server_context(own, pem),
-                tls.intro_client_context(pins),
-            )
-        return self._trust
-
-    def _device_of(self, certificate: bytes | None) -> str:
-        """Asked after the handshake: TLS does not know who was removed since its context was made."""
-        for udf, profile in self._daemon.snapshot.siblings.items():
-            if profile.certificate == certificate:
-                return udf
-        raise RemoteProtocolError("a certificate that is not one of this mesh's devices")
 
     # --- calling ------------------------------------------------------------------------------------------------------
 
@@ -273,7 +182,8 @@ class Siblings:
                         break
                 if udf in self.connections:
                     continue
-                with trio.move_on_after(pause * (0.8 + 0.4 * random.random())) as slept:  # noqa: S311  (only spreads calls)
+                with trio.move_on_after(pause * (0.8 + 0.4 * random.random())) as slept:  # noqa: S311  (only spreads
+                calls)
                     await wake.wait()
                 pause = min(pause * 1.5, LAST_RETRY) if slept.cancelled_caught else FIRST_RETRY
         finally:
@@ -281,9 +191,7 @@ class Siblings:
 
     async def _until_gone(self, udf: str) -> None:
         while udf in self.connections:
-            seen = self._daemon.changed.count
-            if udf in self.connections:
-                await self._daemon.changed.after(seen)
+            await self._daemon.changed.after(self._daemon.changed.count)
 
     def addresses(self, udf: str) -> list[str]:
         """Where to try a device: what a person said first, then what is seen now, then what worked before."""
@@ -300,14 +208,15 @@ class Siblings:
     async def _dial(self, sibling: Sibling, address: str) -> bool:
         """One attempt; True if a conversation came about. Where our certificate is refused we introduce ourselves.
 
-        Under TLS 1.3 the refusal comes after the handshake, and may be lost when the other side hangs up with it: so whoever
+        Under TLS 1.3 the refusal comes after the handshake, and may be lost when the other side hangs up with it: so
+        whoever
         hangs up before hello is shown our profiles.
         """
         progress = Progress(sibling.udf, address, outgoing=True)
         secured: tls.TlsStream | None = None
         try:
-            secured = await self._call(sibling, address, knock.Mode.SYNC, self._trusted()[2])
-            if self._device_of(tls.peer_certificate(secured)) != sibling.udf:
+            secured = await self._call(sibling, address, knock.Mode.SYNC, self._pins.contexts().client)
+            if self._pins.device(tls.peer_certificate(secured)) != sibling.udf:
                 await trio.aclose_forcefully(secured)
                 raise NetworkError("another device answers there")
             await self._converse(secured, progress)
@@ -316,7 +225,7 @@ class Siblings:
             sibling.last_error = _first(group)
             self._log_lost(address, group)
         stranger = secured is not None and not progress.greeted and not progress.scope.cancel_called
-        if stranger and await self._introduce(sibling, address, self._trusted()[4]):
+        if stranger and await self._introduce(sibling, address, self._pins.contexts().intro_client):
             sibling.nudge()
         if progress.strikes >= STRIKES:
             await trio.sleep(AFTER_LIES)
@@ -338,18 +247,19 @@ class Siblings:
         return secured is not None
 
     async def _call(self, sibling: Sibling, address: str, mode: knock.Mode, trust: tls.Trust) -> tls.TlsStream:
-        """Dial, knock and shake hands. A device that was away holds older keys: the one it announces, else newest first."""
+        """Dial, knock and shake hands. A device that was away holds older keys: the one it announces, else newest
+        first.
+        """
         tier1 = self._daemon.tier1
         keys = [key for key in reversed(tier1.discovery if tier1 is not None else ()) if key != sibling.key]
         keys = ([sibling.key] if sibling.key else []) + keys
-        if not keys:
-            raise NetworkError("this device holds no key to knock with yet")
-        for key in keys[: KEYS_TRIED - 1]:
+        unheard = NetworkError("this device holds no key to knock with yet")
+        for key in keys[:KEYS_TRIED]:
             try:
                 return await self._knock(address, mode, key, trust)
-            except _Unheard:
-                continue
-        return await self._knock(address, mode, keys[:KEYS_TRIED][-1], trust)
+            except _Unheard as exc:
+                unheard = exc
+        raise unheard
 
     async def _knock(self, address: str, mode: knock.Mode, key: bytes, trust: tls.Trust) -> tls.TlsStream:
         stream = await self._network.dial(address)
@@ -421,8 +331,3 @@ def _first(group: BaseExceptionGroup[BaseException]) -> str:
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     return str(found) or type(found).__name__
-
-
-def behind(connections: Iterable[Progress]) -> int:
-    """Versions that these connections have still to bring us."""
-    return sum(max(progress.theirs - progress.ours, 0) for progress in connections)
