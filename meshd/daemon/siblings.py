@@ -182,8 +182,8 @@ class Siblings:
                         break
                 if udf in self.connections:
                     continue
-                with trio.move_on_after(pause * (0.8 + 0.4 * random.random())) as slept:  # noqa: S311  (only spreads
-                calls)
+                spread = 0.8 + 0.4 * random.random()  # noqa: S311  (nobody's secret: devices should not call in step)
+                with trio.move_on_after(pause * spread) as slept:
                     await wake.wait()
                 pause = min(pause * 1.5, LAST_RETRY) if slept.cancelled_caught else FIRST_RETRY
         finally:
