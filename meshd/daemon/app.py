@@ -16,7 +16,7 @@ from functools import partial
 
 import trio
 
-from meshd.daemon import api, locking, names
+from meshd.daemon import api, locking
 from meshd.daemon.config import Config
 from meshd.daemon.connecting import Connections
 from meshd.daemon.context import Daemon, Wakeup, open_daemon, wait
@@ -101,7 +101,6 @@ async def keep_index(daemon: Daemon) -> None:
         if daemon.keyring is not None:
             try:
                 index = await daemon.fresh_index()
-                names.refresh(daemon)
                 while (keyring := daemon.keyring) is not None and (rows := index.take_unsaved()):
                     await wait(daemon.writer.submit(partial(save, keyring=keyring, rows=rows, rng=daemon.rng)))
             except MeshError as exc:  # locked meanwhile, or the disk is full: the index is rebuilt when it is needed
