@@ -15,7 +15,6 @@ MAX_LANGUAGES = 16
 
 class Reason(enum.Enum):
     NAME_TAKEN = "name-taken"
-    NAME_RESERVED = "name-reserved"
     NAME_LENGTH = "name-length"
     NAME_CHARACTERS = "name-characters"
     OTHER_PORTAL = "other-portal"
@@ -47,11 +46,6 @@ _TEXTS: dict[Reason, tuple[str, str, str]] = {
         "That name is not available",  # the one text of 2016
         "Dieser Name ist nicht verfügbar",
         "Ce nom n'est pas disponible",
-    ),
-    Reason.NAME_RESERVED: (
-        "That name is reserved for somebody else at the moment",
-        "Dieser Name ist zurzeit für jemand anderen reserviert",
-        "Ce nom est actuellement réservé à quelqu'un d'autre",
     ),
     Reason.NAME_LENGTH: (
         "A name has 1 to 64 characters",

@@ -31,7 +31,13 @@ class Status(enum.IntEnum):
 SUCCESSES = frozenset({Status.SUCCESS, Status.UPDATED})
 DESCRIPTION_OF_SUCCESS = "Operation completed successfully"  # the fixed text of March 2016
 
+
+class TooLarge(errors.FormatError):
+    """The request or entry is too large."""
+
+
 OF_ERROR: dict[type[errors.MeshError], Status] = {
+    TooLarge: Status.TOO_LARGE,
     errors.FormatError: Status.MALFORMED,
     errors.BadRequest: Status.MALFORMED,
     errors.ProtocolError: Status.MALFORMED,

@@ -1,0 +1,227 @@
+"""What a portal holds, as decisions see it: the reading half of the interface between `decide` and a store.
+
+A `View` is read within the transaction that will commit what was decided, so that two requests of one batch see each
+other. It is narrow on purpose: any store that can answer these questions will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from meshd.crypto.keys import RsaVerifyKey, VerifyKey
+from meshd.portal.checked import Row
+from meshd.portal.documents2016 import Document, Profile
+from meshd.portal.structures import ConsistencyProof, PeerStatus, TransferEntry
+from meshd.profile.claim import Kind, State
+from meshd.profile.trust import Authority
+
+OPEN, SUSPENDED, CLOSED = "Open", "Suspended", "Closed"
+
+
+# --- what is there ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account. `old`: of 2016, with RSA documents. `compat`: 2016 clients may administer it unsigned."""
+
+    name: str
+    mesh: str
+    created: int
+    status: str = OPEN
+    old: bool = False
+    compat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an account holds now."""
+
+    bytes: int = 0
+    entries: int = 0
+    quarantined_bytes: int = 0
+    quarantined: int = 0
+    escrow: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A version in the store. `index` is its place in the log, `raw` its F4 bytes (empty when pruned: then `row`)."""
+
+    index: int
+    transaction_id: str
+    added: int
+    vid: bytes
+    kind: Kind
+    identifier: str
+    mesh: str
+    generation: int
+    state: State
+    raw: bytes = field(repr=False)
+    action: str = "New"
+    prior: str | None = None
+    old: bool = False  # a document of 2016
+    row: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is kept of any version that was ever stored, rows of pruned ones too."""
+
+    kind: Kind
+    identifier: str
+    generation: int
+    signer: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Whose an authentication key is: a device that some profile of the mesh lists or listed."""
+
+    mesh: str
+    udf: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A connection request that waits for an answer."""
+
+    account: str
+    device: str
+    dak: str
+    request_id: bytes
+    asked: int
+    wire: dict[str, Any] = field(repr=False)
+    old: bool = False  # of a 2016 device
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to a connection request. `dak` is that of the device that asked."""
+
+    account: str
+    device: str
+    dak: str
+    wire: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """What `Status` tells; members that the portal has no log for are None. Times in UTC seconds."""
+
+    last_write: int | None = None
+    last_checkpoint: int | None = None
+    next_checkpoint: int | None = None
+    checkpoint: str | None = None
+    log_keys: Sequence[str] | None = None
+    min_index: int | None = None
+    consistency: ConsistencyProof | None = None
+    peers: Sequence[PeerStatus] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """A page of `Transfer`."""
+
+    entries: Sequence[TransferEntry]
+    first: int
+    next: str | None
+    checkpoint: str | None
+    proof: Sequence[bytes]
+
+
+class View(Protocol):
+    """The questions that decisions ask. Account names are in their one spelling, times UTC seconds."""
+
+    # accounts
+    def account(self, name: str) -> Account | None: ...
+    def mesh_account(self, mesh: str) -> Account | None: ...
+    def usage(self, mesh: str) -> Usage: ...
+    def reservation(self, name: str, now: int) -> str | None:
+        """The token for which a name is reserved now."""
+        ...
+
+    def reservations(self, now: int) -> int: ...
+    def has_invite(self, token: str, now: int) -> bool: ...
+
+    # who
+    def device_of(self, dak: str) -> Device | None:
+        """Whose newest DeviceProfile states this authentication key; a renewed device leaves its old one behind."""
+        ...
+
+    def signing_key(self, signer: str) -> VerifyKey | None: ...
+    def authentication_key(self, keyid: str) -> VerifyKey | RsaVerifyKey | None:
+        """The key to verify an HTTP request with: of a device that `device_of` knows, of one whose connection request
+        is pending or answered, or of a peer portal."""
+        ...
+
+    def authority(self, mesh: str) -> Authority | None: ...
+    def peer_grant(self, keyid: str) -> str | None:
+        """`leaves` or `full` for the key of a peer portal."""
+        ...
+
+    # versions
+    def stored(self, vid: bytes) -> Stored | None: ...
+    def known(self, vid: bytes) -> Known | None: ...
+    def wanted(self, vid: bytes) -> bool:
+        """Does a stored version name this one as its predecessor or parent, and is it missing?"""
+        ...
+
+    def heads(self, kind: Kind, identifier: str) -> Sequence[Stored]:
+        """The applied heads of an entry; of escrow entries the one that there is, listed or not."""
+        ...
+
+    def owner(self, kind: Kind, identifier: str) -> str | None:
+        """The mesh that an entry belongs to, from its first version on."""
+        ...
+
+    def feed(self, mesh: str, after: int, limit: int) -> Sequence[Stored]:
+        """What was stored for a mesh behind this place in the log, in log order, quarantined versions too."""
+        ...
+
+    def index_at(self, mesh: str, seconds: int) -> int:
+        """The place in the log behind which everything of the mesh was added at this time or later."""
+        ...
+
+    def last_index(self) -> int: ...
+
+    # 2016
+    def profile_2016(self, mesh: str) -> Profile | None: ...
+    def signer_2016(self, kid: str) -> tuple[str, RsaVerifyKey] | None:
+        """(mesh, key) of a device that the current profile of an account of 2016 lists."""
+        ...
+
+    def held_2016(self, identifier: str) -> Document | None:
+        """A document that came before the profile that lists it."""
+        ...
+
+    def held_count(self, now: int) -> int: ...
+    def unowned_escrow(self) -> int: ...
+
+    # connecting
+    def pending(self, account: str, now: int) -> Sequence[Pending]:
+        """The unexpired requests, oldest first."""
+        ...
+
+    def ever_pending(self, account: str) -> bool: ...
+    def answered(self, account: str | None, device: str) -> Answered | None: ...
+
+    # the log
+    def log_state(self, old_size: int | None, peer_sizes: Sequence[tuple[str, int]]) -> LogState: ...
+    def log_page(
+        self,
+        *,
+        full: bool,
+        after: str | None,
+        not_before: int | None,
+        until: int | None,
+        max_entries: int,
+        max_bytes: int,
+        origin: str | None,
+        tree_size: int | None,
+    ) -> LogPage | None:
+        """None for a cursor or origin that this portal does not have."""
+        ...
