@@ -1,8 +1,9 @@
 """One connection to one sibling: the sync session driven from the store (docs/specs/sync.md).
 
-Three tasks share a session: the reader owns its events, the pusher announces what the store got since, the committer takes
-what arrived through verification into one transaction after the other and acknowledges what is durable. They meet in two
-bounded places, the want queue and the batch channel, so a peer that never reads, or never stops, costs a fixed amount.
+Four tasks share a session: the reader owns its events and never waits for the peer to read; the speaker writes, and
+serves what the peer wants; the pusher announces what the store got since; the committer takes what arrived and was
+checked into one transaction after the other, and acknowledges what is durable. They meet in bounded places, the want
+queue and the intake, so a peer that never reads, or never stops, costs a fixed amount.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import dataclass, field
 import trio
 
 from meshd.daemon.context import Daemon, wait
+from meshd.daemon.receiving import MAX_BYTES, MAX_ITEMS, Announced, Intake
 from meshd.daemon.verifying import Verified, combined, verify
 from meshd.errors import MeshError, NetworkError, RemoteProtocolError
 from meshd.net.streams import Link
-from meshd.profile.claim import Kind
 from meshd.store import chains, peers, versions
 from meshd.store.replica import Outcome
 from meshd.sync.events import (
@@ -32,12 +33,9 @@ from meshd.sync.events import (
     PeerWant,
 )
 from meshd.sync.messages import Change, CloseCode, HelloInfo
-from meshd.sync.session import WINDOW_BYTES, Session
+from meshd.sync.session import WINDOW_BYTES, WINDOW_ITEMS, Session
 
-BATCH = 200
-READY = 8  # verified batches that may wait for the writer
 AHEAD = 4000  # rows announced and not acknowledged, at most
-QUEUE = 20_000  # announced rows that we have not fetched yet; a peer that goes on beyond is cut off
 STRIKES = 3  # batches with something malformed or wrongly signed before the peer is left alone for an hour
 HELLO_SECONDS = 20.0
 QUIET_SECONDS = 90.0  # then we ask for a sign of life
@@ -72,12 +70,6 @@ class Progress:
         self.doubted = trio.Event()
 
 
-@dataclass(slots=True)
-class _Wanted:
-    seq: int
-    size: int
-
-
 class Conversation:
     """One sync session with the device `udf` over an authenticated stream."""
 
@@ -99,15 +91,14 @@ class Conversation:
         self._link = Link(self._session, link_stream)
         self._store_id = b""  # the peer's
         self._push_from = trio.Event()
-        self._queue: deque[Change] = deque()  # announced to us, not wanted yet
-        self._open: dict[bytes, _Wanted] = {}  # wanted or in a batch, not committed
-        self._rows: deque[tuple[int, bytes | None]] = deque()  # announced to us in order; None: nothing to wait for
-        self._acked = 0
-        self._items: list[PeerItem] = []
+        self._announced = Announced(0)
+        self._intake = Intake(daemon.replica.directory)
+        self._wants: deque[tuple[bytes, ...]] = deque()  # what the peer wants; the session bounds it
+        self._speak = trio.Event()  # something is to be said
+        self._echo: set[int] = set()  # seqs of what this peer brought: they need not be announced to it
         self._said_caught_up = False
         self._heard = trio.current_time()
         self._progressed = trio.Event()
-        self._batches, self._to_commit = trio.open_memory_channel[list[PeerItem]](4)
 
     async def run(self) -> None:
         """Talk until one side ends it. MeshError says why it was ended early."""
@@ -117,7 +108,9 @@ class Conversation:
             with trio.fail_after(HELLO_SECONDS):
                 await self._greet()
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._intake.run)
                 nursery.start_soon(self._commit)
+                nursery.start_soon(self._say)
                 nursery.start_soon(self._push)
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._dispel_doubts)
@@ -169,7 +162,8 @@ class Conversation:
         self.progress.clock_skew_ms = info.clock_ms - self._daemon.now_ms()
         await self._hand_profiles(info.heads)
         cursor = peers.cursor_for(self._daemon.reader.connection, self.progress.udf, info.store_id)
-        self._acked = self.progress.ours = self.progress.theirs = cursor
+        self._announced = Announced(cursor)
+        self.progress.ours = self.progress.theirs = cursor
         self._session.feed(info.store_id, cursor)
         await self._flush()
         self.progress.connected = self.progress.greeted = True
@@ -186,20 +180,18 @@ class Conversation:
         while True:
             event = self._session.next_event()
             if event is None:
-                await self._dispatch()
-                await self._flush()
+                self._want()
+                self._speak.set()
                 await self._link.fill()
                 self._heard = trio.current_time()
                 continue
             match event:
                 case PeerItem():
-                    self._items.append(event)
-                    if len(self._items) >= BATCH:
-                        await self._dispatch()
+                    self._intake.put(event)
                 case PeerChanges():
                     self._announced_to_us(event)
                 case PeerWant():
-                    await self._serve(event.vids)
+                    self._wants.append(event.vids)
                 case PeerAck():
                     self.progress.acked = max(self.progress.acked, event.seq)
                     self._moved()
@@ -216,127 +208,95 @@ class Conversation:
                 case _:
                     pass  # notes, evidence and stability: for portals and pruning
 
-    async def _dispatch(self) -> None:
-        """Hand what has arrived to the committer, and ask for more."""
-        if self._items:
-            batch, self._items = self._items, []
-            await self._batches.send(batch)
-        self._want()
-
     def _announced_to_us(self, event: PeerChanges) -> None:
-        if len(self._rows) + len(event.changes) > QUEUE:
-            raise RemoteProtocolError("the other device announces without waiting for acknowledgements")
         held = versions.known(self._daemon.reader.connection, [change.vid for change in event.changes])
-        for change in event.changes:
-            self.progress.theirs = max(self.progress.theirs, change.seq)
-            if change.vid in held or change.vid in self._open or _refused_kind(change.kind):
-                self._rows.append((change.seq, change.vid if change.vid in self._open else None))
-                continue
-            self._open[change.vid] = _Wanted(change.seq, change.size)
-            self._rows.append((change.seq, change.vid))
-            self._queue.append(change)
+        self._announced.add(event.changes, held)
+        self.progress.theirs = max(self.progress.theirs, event.changes[-1].seq if event.changes else 0)
         self.progress.caught_up = event.caught_up
         self._acknowledge()
-        self._want()
 
     def _want(self) -> None:
-        """Keep the window full. Profiles first, then containers, then items: the order in which they can be judged."""
-        room = self._session.want_room()
-        while self._queue and room > 0:
-            part = [self._queue[place] for place in range(min(room, len(self._queue)))]
-            taken = self._session.want([change.vid for change in part], [change.size for change in part])
-            for _ in range(taken):
-                self._queue.popleft()
-            if taken < len(part):
-                return
-            room = self._session.want_room()
+        """Keep the window filled, half a window at a time, as far as the committer keeps up."""
+        outstanding = self._session.outstanding
+        if not self._announced.queued or outstanding > WINDOW_ITEMS // 2 or self._intake.bytes >= MAX_BYTES:
+            return
+        room = min(self._session.want_room(), MAX_ITEMS - self._intake.items - outstanding)
+        if room <= 0:
+            return
+        part = self._announced.next(room)
+        self._announced.wanted(self._session.want([one.vid for one in part], [one.size for one in part]))
+        self._speak.set()
 
     def _acknowledge(self) -> None:
         """Everything up to the first row that is not durable yet is ours."""
-        seq = self._acked
-        while self._rows and (self._rows[0][1] is None or self._rows[0][1] not in self._open):
-            seq = self._rows.popleft()[0]
-        if seq > self._acked:
-            self._acked = self.progress.ours = seq
-            self._session.ack(seq)
+        if self._announced.advance():
+            self.progress.ours = self._announced.durable
+            self._session.ack(self._announced.durable)
             self._moved()
-
-    async def _serve(self, vids: tuple[bytes, ...]) -> None:
-        found = versions.raws(self._daemon.reader.connection, vids)
-        for vid in vids:
-            kind, raw = found.get(vid, (0, b""))
-            self._session.item(vid, kind, raw)
-            if self._session.backlog > WINDOW_BYTES:
-                await self._flush()
 
     async def _take_profiles(self, raws: tuple[bytes, ...]) -> None:
         """Profiles come before everything that is judged by them, so they are taken in at once."""
         verified = await verify(raws, [None] * len(raws), self._daemon.replica.directory)
         if verified.refused or verified.unknown:
             self._strike(verified.refused or ("a profile by a signer that no profile lists",))
-        await self._store(verified, None)
+        await self._store(verified, [])
+
+    # --- the speaker --------------------------------------------------------------------------------------------------
+
+    async def _say(self) -> None:
+        """Serve wants, and write out what the others said. Only here and in the pusher the peer may keep us waiting."""
+        while True:
+            await self._speak.wait()
+            self._speak = trio.Event()
+            while self._wants:
+                await self._serve(self._wants.popleft())
+            await self._flush()
+
+    async def _serve(self, vids: tuple[bytes, ...]) -> None:
+        found = versions.raws(self._daemon.reader.connection, vids)
+        for vid in vids:
+            if self._session.closed:
+                return
+            kind, raw = found.get(vid, (0, b""))
+            self._session.item(vid, kind, raw)
+            if self._session.backlog > WINDOW_BYTES // 4:
+                await self._flush()
 
     # --- the committer ------------------------------------------------------------------------------------------------
 
     async def _commit(self) -> None:
-        """Batches in the order in which they came. While one transaction is written the next batches are verified, and
-        whatever is ready by then goes into one transaction together: a slow disk makes them larger, not the wait longer."""
-        ready, verified = trio.open_memory_channel[tuple[list[PeerItem], Verified]](READY)
+        """Whatever is checked by the time the writer is free goes into one transaction: a slow disk makes them larger,
+        not the wait longer."""
+        while True:
+            items, found = await self._intake.next()
+            if found.unknown:  # the profile that lists the signer may have come in the lot before
+                raws = found.unknown
+                again = await verify(raws, [None] * len(raws), self._daemon.replica.directory)
+                found = combined([Verified(found.versions, (), found.refused), again])
+            if found.refused:
+                self._strike(found.refused)
+            await self._store(found, items)
 
-        async def check() -> None:
-            async with ready:
-                async for batch in self._to_commit:
-                    held = [item for item in batch if item.raw]
-                    found = await verify(
-                        [item.raw for item in held], [item.vid for item in held], self._daemon.replica.directory
-                    )
-                    await ready.send((batch, found))
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(check)
-            async for first in verified:
-                together = [first]
-                while True:
-                    try:
-                        together.append(verified.receive_nowait())
-                    except (trio.WouldBlock, trio.EndOfChannel):
-                        break
-                found = combined([one for _, one in together])
-                if found.unknown:  # the profile that lists the signer may have come in the batch before
-                    raws = found.unknown
-                    again = await verify(raws, [None] * len(raws), self._daemon.replica.directory)
-                    found = combined([Verified(found.versions, (), found.refused), again])
-                if found.refused:
-                    self._strike(found.refused)
-                await self._store(found, [item for batch, _ in together for item in batch])
-
-    async def _store(self, verified: Verified, batch: list[PeerItem] | None) -> None:
+    async def _store(self, verified: Verified, items: list[PeerItem]) -> None:
         """One transaction: the versions, and the cursor that says so."""
-        vids = [item.vid for item in batch] if batch is not None else []
-        settled = self._settled(vids)
+        vids = [item.vid for item in items]
+        settled = self._announced.reach(vids)
         daemon, udf, store_id = self._daemon, self.progress.udf, self._store_id
 
-        def commit(connection: sqlite3.Connection, outcome: Outcome) -> None:
+        def commit(connection: sqlite3.Connection, outcome: Outcome) -> list[tuple[int, bytes]]:
             daemon.replica.accept(connection, verified.versions, daemon.now_ms(), outcome)
             if settled:
                 peers.set_cursor(connection, udf, store_id, settled)
+            return outcome.added
 
-        await daemon.transact(commit)
+        self._echo.update([seq for seq, _ in await daemon.transact(commit)])
         self.progress.received += len(verified.versions)
-        for vid in vids:
-            self._open.pop(vid, None)
-        self._acknowledge()
-        self._want()
-        await self._flush()
-
-    def _settled(self, vids: list[bytes]) -> int:
-        """The peer's seq up to which we will hold everything once these are committed."""
-        coming, seq = set(vids), 0
-        for row_seq, vid in self._rows:
-            if vid is not None and vid in self._open and vid not in coming:
-                break
-            seq = row_seq
-        return seq
+        self._announced.settle(vids)
+        self._intake.settle(items)
+        if not self._session.closed:
+            self._acknowledge()
+            self._want()
+            self._speak.set()
 
     def _strike(self, reasons: tuple[str, ...]) -> None:
         self.progress.strikes += 1
@@ -368,14 +328,22 @@ class Conversation:
                 await self._progressed.wait()
             rows = versions.changes(self._daemon.reader.connection, self.progress.announced, 1000)
             caught_up = len(rows) < 1000
+            if self._session.closed:
+                return
             if rows or not self._said_caught_up:
-                self._session.changes([_announcement(row) for row in rows], caught_up)
+                self._session.changes([_announcement(row) for row in self._news(rows)], caught_up)
                 self._said_caught_up = caught_up
                 if rows:
                     self.progress.announced = rows[-1].seq
                 await self._flush()
             if caught_up:
                 return
+
+    def _news(self, rows: list[versions.Change]) -> list[versions.Change]:
+        """Rows without those that the peer brought. The last one stays, for it says how far this store has come."""
+        kept = [row for row in rows[:-1] if row.seq not in self._echo] + rows[-1:]
+        self._echo.difference_update([row.seq for row in rows])
+        return kept
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -419,8 +387,3 @@ class Conversation:
 
 def _announcement(row: versions.Change) -> Change:
     return Change(row.seq, row.kind, row.identifier, row.vid, row.gen, row.updated, row.size, row.signer)
-
-
-def _refused_kind(kind: int) -> bool:
-    """Kinds that this release can't read are left where they are; odd ones will be carried once they exist."""
-    return kind not in Kind._value2member_map_ or kind == Kind.RECEIPT

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from pathlib import Path
 
 import trio
 from harness.devices import Device, admit, blank, mesh
 
 from meshd.daemon import introduction
+from meshd.daemon.syncing import Conversation, Progress
 from meshd.net import tls
 from meshd.profile.apps import password
 from meshd.profile.claim import Kind, Role, State
@@ -226,3 +228,40 @@ async def test_a_store_restored_from_a_backup_gets_everything_back_and_heals_its
             row = versions.get(laptop.daemon.reader.connection, third.vid)
             assert row is not None and row.state is State.APPLIED and row.kind == Kind.ITEM
             nursery.cancel_scope.cancel()
+
+
+def _narrow_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of a connection that holds little of what is not read yet."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+    left, right = (trio.SocketStream(trio.socket.from_stdlib_socket(end)) for end in ends)
+    return left, right
+
+
+async def test_two_devices_that_both_bring_much_do_not_wait_for_each_other_to_read(home: Path) -> None:
+    async with mesh(home, "laptop", "desktop", run=False) as (_, (laptop, desktop)):
+        for one in (laptop, desktop):
+            for place in range(40):
+                await one.add(f"{place}.example", one.name, secrets.token_hex(2000))
+        left, right = _narrow_pair()
+        async with trio.open_nursery() as nursery:
+            for one, other, stream in ((laptop, desktop, left), (desktop, laptop, right)):
+                progress = Progress(other.udf, "", outgoing=one is laptop)
+                nursery.start_soon(Conversation(one.daemon, stream, progress).run)
+            await laptop.until_same(desktop)
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_a_peer_brought_is_not_announced_to_it_again(home: Path) -> None:
+    async with mesh(home, "laptop", "desktop") as (_, (laptop, desktop)):
+        assert laptop.siblings is not None and desktop.siblings is not None
+        for place in range(30):
+            await laptop.add(f"{place}.example", "alice", "secret")
+        await desktop.until_same(laptop)
+        there = desktop.siblings.connections[laptop.udf]
+        await desktop.until(
+            lambda: there.acked == there.announced == versions.last_seq(desktop.daemon.reader.connection)
+        )
+        made = await desktop.add("one.example", "alice", "from the desktop")
+        await laptop.until(lambda: made.vid in laptop.holds())

@@ -1,0 +1,163 @@
+"""What a peer announced and brought, until the store holds it: `Announced` keeps the account, `Intake` the items.
+
+The idea of the intake is that work in progress gathers work: while a lot is checked, or a transaction is written,
+whatever arrives waits together and is taken together next. A lone change is passed on at once, and a first sync goes by
+hundreds, without a clock or a size that somebody must wait for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from meshd.daemon.verifying import Verified, combined, verify
+from meshd.errors import RemoteProtocolError
+from meshd.profile.claim import Kind
+from meshd.store.directory import Directory
+from meshd.sync.events import PeerItem
+from meshd.sync.messages import Change
+
+QUEUE = 20_000  # announced rows that are not durable here; a peer that goes on beyond is cut off
+MAX_ITEMS = 2048  # that are wanted, or here and not committed; beyond, nothing more is wanted
+MAX_BYTES = 8 * 1024 * 1024
+LOT = 256  # items that are checked together, at most
+SIDE_BY_SIDE = 64  # a second lot is begun beside the first when so many wait
+TOGETHER = 1024  # items of one transaction, or a lot more: a person's own change waits behind it
+
+
+class Announced:
+    """The peer's rows from the cursor on: which are wanted, which are on their way, and up to where all are durable."""
+
+    def __init__(self, cursor: int) -> None:
+        self.durable = cursor  # the peer's seq up to which the store holds everything
+        self._rows: deque[tuple[int, bytes | None]] = deque()  # (seq, vid) in order; None: nothing to wait for
+        self._open: set[bytes] = set()  # to be wanted, wanted, or here and not committed
+        self._queue: deque[Change] = deque()  # not wanted yet
+
+    def add(self, changes: Sequence[Change], held: Collection[bytes]) -> None:
+        """Rows came; the store holds the vids `held`. RemoteProtocolError for more than a patient peer announces."""
+        if len(self._rows) + len(changes) > QUEUE:
+            raise RemoteProtocolError("the other device announces without waiting for acknowledgements")
+        for change in changes:
+            if change.vid in self._open:
+                self._rows.append((change.seq, change.vid))
+            elif change.vid in held or _refused_kind(change.kind):
+                self._rows.append((change.seq, None))
+            else:
+                self._open.add(change.vid)
+                self._rows.append((change.seq, change.vid))
+                self._queue.append(change)
+
+    @property
+    def queued(self) -> int:
+        """Rows that are not wanted yet."""
+        return len(self._queue)
+
+    def next(self, most: int) -> list[Change]:
+        """The first rows to want, in the peer's order, in which they can be judged: profiles, containers, items."""
+        return [self._queue[place] for place in range(min(most, len(self._queue)))]
+
+    def wanted(self, count: int) -> None:
+        """So many of them were wanted."""
+        for _ in range(count):
+            self._queue.popleft()
+
+    def reach(self, vids: Sequence[bytes]) -> int:
+        """The peer's seq up to which the store will hold everything once these are committed; 0: no further."""
+        coming, seq = set(vids), 0
+        for row_seq, vid in self._rows:
+            if vid is not None and vid in self._open and vid not in coming:
+                break
+            seq = row_seq
+        return seq
+
+    def settle(self, vids: Sequence[bytes]) -> None:
+        """These are committed, or dealt with."""
+        self._open.difference_update(vids)
+
+    def advance(self) -> bool:
+        """Move `durable` on; True if it moved."""
+        before = self.durable
+        while self._rows and (self._rows[0][1] is None or self._rows[0][1] not in self._open):
+            self.durable = max(self.durable, self._rows.popleft()[0])
+        return self.durable > before
+
+
+def _refused_kind(kind: int) -> bool:
+    """Kinds that this release can't read are left where they are; odd ones will be carried once they exist."""
+    return kind not in Kind._value2member_map_ or kind == Kind.RECEIPT
+
+
+@dataclass(slots=True)
+class _Lot:
+    items: list[PeerItem]
+    found: Verified | None = None
+    done: trio.Event = field(default_factory=trio.Event)
+
+
+class Intake:
+    """Items in the order in which they came. One task calls `run`, one `next`; anybody `put`s."""
+
+    def __init__(self, directory: Directory) -> None:
+        self.items = 0  # here and not settled
+        self.bytes = 0
+        self._directory = directory
+        self._waiting: deque[PeerItem] = deque()
+        self._lots: deque[_Lot] = deque()  # being checked, or checked and not taken
+        self._checking = 0
+        self._look = trio.Event()  # something may be begun
+        self._begun = trio.Event()
+
+    def put(self, item: PeerItem) -> None:
+        """An item arrived."""
+        self._waiting.append(item)
+        self.items += 1
+        self.bytes += len(item.raw)
+        self._look.set()
+
+    def settle(self, items: list[PeerItem]) -> None:
+        """These are committed, or dealt with."""
+        self.items -= len(items)
+        self.bytes -= sum([len(item.raw) for item in items])
+
+    async def run(self) -> None:
+        """Check what arrives, for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._look.wait()
+                self._look = trio.Event()
+                while self._may_begin():
+                    lot = _Lot([self._waiting.popleft() for _ in range(min(LOT, len(self._waiting)))])
+                    self._lots.append(lot)
+                    self._begun.set()
+                    self._checking += 1
+                    nursery.start_soon(self._check, lot)
+
+    def _may_begin(self) -> bool:
+        waiting = len(self._waiting)
+        return (waiting > 0 and self._checking == 0) or (waiting >= SIDE_BY_SIDE and self._checking == 1)
+
+    async def _check(self, lot: _Lot) -> None:
+        held = [item for item in lot.items if item.raw]
+        lot.found = await verify([item.raw for item in held], [item.vid for item in held], self._directory)
+        self._checking -= 1
+        lot.done.set()
+        self._look.set()
+
+    async def next(self) -> tuple[list[PeerItem], Verified]:
+        """Wait for the oldest lot's check; it, and what else is ready behind it."""
+        while not self._lots:
+            self._begun = trio.Event()
+            await self._begun.wait()
+        await self._lots[0].done.wait()
+        items: list[PeerItem] = []
+        found: list[Verified] = []
+        while self._lots and self._lots[0].found is not None and len(items) < TOGETHER:
+            lot = self._lots.popleft()
+            assert lot.found is not None
+            items += lot.items
+            found.append(lot.found)
+        return items, combined(found)
