@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import trio
@@ -67,17 +67,27 @@ class Tier1:
 
     dak: SigningKey = field(repr=False)
     discovery: tuple[bytes, ...] = field(repr=False)  # newest last; every key ever held
+    spare: SigningKey | None = field(default=None, repr=False)  # the other DAK, while this device renews its keys
 
     def to_map(self) -> dict[str, Any]:
-        return {"dak": self.dak.private, "discovery": list(self.discovery)}
+        found: dict[str, Any] = {"dak": self.dak.private, "discovery": list(self.discovery)}
+        return found | {"spare": self.spare.private} if self.spare is not None else found
 
     @classmethod
     def from_map(cls, fields: Mapping[str, Any]) -> Tier1:
-        return cls(SigningKey.from_private(fields["dak"]), tuple(fields["discovery"]))
+        spare = SigningKey.from_private(fields["spare"]) if "spare" in fields else None
+        return cls(SigningKey.from_private(fields["dak"]), tuple(fields["discovery"]), spare)
+
+    def stated(self, dak: str) -> Tier1:
+        """The same with the DAK in use that the device's profile states (its UDF): a renewal may have ended half-way."""
+        if self.spare is None or self.spare.udf != dak:
+            return self
+        return Tier1(self.spare, self.discovery, self.dak)
 
 
 def tier2_map(keys: DeviceKeys, cache_key: bytes) -> dict[str, Any]:
-    return {"dsk": keys.dsk.private, "dek": keys.dek.private, "cache": cache_key}
+    found: dict[str, Any] = {"dsk": keys.dsk.private, "dek": keys.dek.private, "cache": cache_key}
+    return found | {"older": [key.private for key in keys.older]} if keys.older else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +139,8 @@ class Daemon:
         if not self.snapshot.connected:
             return
         self.keystore = Keystore.open(self.paths.keystore)
-        self.tier1 = Tier1.from_map(self.keystore.open_tier1())
+        own = self.snapshot.devices.get(self.snapshot.own)
+        self.tier1 = Tier1.from_map(self.keystore.open_tier1()).stated(own.dak.udf if own is not None else "")
 
     @property
     def locked(self) -> bool:
@@ -193,7 +204,7 @@ class Daemon:
         held = membership.discovery_keys(self.keyring)
         merged = tuple(key for key in self.tier1.discovery if key not in held) + tuple(held)
         if held and merged != self.tier1.discovery:
-            self.tier1 = Tier1(self.tier1.dak, merged)
+            self.tier1 = replace(self.tier1, discovery=merged)
             await trio.to_thread.run_sync(self.keystore.update_tier1, self.tier1.to_map())
             self.changed.bump()
 
@@ -347,7 +358,9 @@ class Daemon:
 
 def _device_keys(daemon: Daemon, fields: Mapping[str, Any]) -> DeviceKeys:
     assert daemon.tier1 is not None  # opened with the keystore
-    return DeviceKeys(SigningKey.from_private(fields["dsk"]), daemon.tier1.dak, DecryptKey.from_private(fields["dek"]))
+    older = tuple(DecryptKey.from_private(key) for key in fields.get("older", ()))
+    dsk, dek = SigningKey.from_private(fields["dsk"]), DecryptKey.from_private(fields["dek"])
+    return DeviceKeys(dsk, daemon.tier1.dak, dek, older)
 
 
 def _in_trio() -> bool:
