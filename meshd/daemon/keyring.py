@@ -99,10 +99,12 @@ class Keyring:
         return Opened(application, merged, tuple(heads), tuple(closed))
 
     def _opens(self, parsed: Parsed) -> Container | None:
-        try:
-            return vault.open_container(parsed, self.device.dek)
-        except (DecryptError, FormatError):
-            return None
+        for key in self.device.deks:
+            try:
+                return vault.open_container(parsed, key)
+            except (DecryptError, FormatError):
+                continue
+        return None
 
     def find(self, name: str, vault_name: str | None = None) -> Opened:
         """The vault of an application called `name` ("password"), or the one of that application that `vault_name` names."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from meshd.crypto import udf
 from meshd.crypto.keys import RecipientKey, SigningKey
 from meshd.daemon import keyring as keyrings
-from meshd.daemon import snapshot, vaults
+from meshd.daemon import snapshot, surplus, vaults
 from meshd.daemon.keyring import Keyring, Opened
 from meshd.daemon.pen import Pen
 from meshd.errors import DecryptError, Denied
@@ -108,7 +108,7 @@ def _promote(pen: Pen, master_key: SigningKey, joiner: Version) -> Version:
     admins = [profile for profile in profiles if profile is not None] + [device.read(joiner)]
     sealed = escrow.entry(blob, [profile.dek for profile in admins], pen.rng)
     pen.replica.take_escrow(pen.connection, sealed, pen.now_ms, pen.outcome)
-    kept = {identifier: vid for identifier, vid in authority.escrow().items() if not _is_sealed_master(pen, vid)}
+    kept = {identifier: vid for identifier, vid in authority.escrow().items() if open_sealed(pen, vid) is None}
     return master.write(
         master_key,
         [profile.dsk for profile in admins],
@@ -120,22 +120,22 @@ def _promote(pen: Pen, master_key: SigningKey, joiner: Version) -> Version:
 
 def sealed_master(pen: Pen) -> bytes:
     """The sealed master key that the current master profile lists; Denied on a device that is no admin."""
-    for parsed in pen.load(sorted(pen.replica.authority.escrow().values())):
-        try:
-            return escrow.open_entry(parsed, pen.keyring.device.dek)
-        except DecryptError:
-            continue
+    for vid in sorted(pen.replica.authority.escrow().values()):
+        blob = open_sealed(pen, vid)
+        if blob is not None:
+            return blob
     raise Denied("Only an admin device holds the sealed master key.", hint="do this on an admin device")
 
 
-def _is_sealed_master(pen: Pen, vid: bytes) -> bool:
+def open_sealed(pen: Pen, vid: bytes) -> bytes | None:
+    """The sealed master key in an escrow entry; None where it holds something else or is not for this device."""
     for parsed in pen.load([vid]):
-        try:
-            escrow.open_entry(parsed, pen.keyring.device.dek)
-        except DecryptError:
-            return False
-        return True
-    return False
+        for key in pen.keyring.device.deks:
+            try:
+                return escrow.open_entry(parsed, key)
+            except DecryptError:
+                continue
+    return None
 
 
 def master_to_embed(pen: Pen) -> Parsed:
@@ -175,7 +175,9 @@ def write_personal(pen: Pen, top: Parsed, listing: Listing, *, master_key: Signi
     """A PersonalProfile over the current heads; by the master key where a master profile changed with it."""
     heads = pen.replica.authority.heads(Kind.PERSONAL)
     body = personal.body(top, listing, pen.load(heads[:1])[0])
-    draft = Draft(Kind.PERSONAL, pen.replica.mesh, "PersonalProfile", body, parents=heads)
+    # Somebody whose rights came with a profile that fell must not be given keys when containers are wrapped anew.
+    cuts = tuple(surplus.cuts(pen))
+    draft = Draft(Kind.PERSONAL, pen.replica.mesh, "PersonalProfile", body, parents=heads, cuts=cuts)
     return pen.write(draft, master_key)
 
 

@@ -25,6 +25,7 @@ class DeviceKeys:
     dsk: SigningKey = field(repr=False)
     dak: SigningKey = field(repr=False)
     dek: DecryptKey = field(repr=False)
+    older: tuple[DecryptKey, ...] = field(default=(), repr=False)  # DEKs that were renewed, newest first
 
     @classmethod
     def generate(cls, rng: Rng) -> DeviceKeys:
@@ -33,6 +34,11 @@ class DeviceKeys:
     @property
     def udf(self) -> str:
         return self.dsk.udf
+
+    @property
+    def deks(self) -> tuple[DecryptKey, ...]:
+        """What may open something that was wrapped to this device, the present key first."""
+        return (self.dek, *self.older)
 
 
 @dataclass(frozen=True, slots=True)
