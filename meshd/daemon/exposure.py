@@ -1,0 +1,178 @@
+"""What a device could read, and what of it was changed since: the work-list after a loss.
+
+A key that was ever wrapped to a device may be in somebody else's hands, and with it every version of every item under
+that key, old ones and deleted ones too. Which key a version is under stands in clear in its header, so nothing is
+decrypted to find them; only where an item has moved on are the secrets compared. Nothing is remembered: the list is
+made anew from the store each time, and an item is ticked off when what it holds now is nothing that the device could
+read.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meshd.crypto import base64url
+from meshd.daemon import vaults
+from meshd.daemon.index import Index
+from meshd.daemon.keyring import Keyring
+from meshd.errors import DecryptError, FormatError
+from meshd.profile import payload, vault, version
+from meshd.profile.apps import PASSWORD, of_tag, password
+from meshd.profile.claim import Kind, State
+from meshd.profile.vault import Item
+from meshd.store import versions
+
+_DIRECT = '{{"alg":"dir","enc":"A256GCM","kid":"{}"}}'  # the one spelling that an item's header has (meshd.crypto.jwe)
+_MARK = b'"EncryptedData":{"protected":"'
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """An item that the device could read. `changed`: nothing that it holds now was readable there."""
+
+    id: str
+    title: str
+    changed: bool
+
+
+def exposure(
+    connection: sqlite3.Connection,
+    keyring: Keyring,
+    device: str,
+    titles: Mapping[str, str] | None = None,
+) -> list[Exposed]:
+    """The items that `device` (its UDF) could ever read, unchanged ones first, then by title.
+
+    `titles` names live items without decrypting them, where it can (`titles_of`). Of vaults that this device can't open
+    itself nothing is listed. Takes about a second for 10⁵ items; a reader of its own belongs to it."""
+    named = titles if titles is not None else {}
+    kids = readable_keys(connection, device)
+    found = [
+        exposed
+        for identifier, readable in _items(connection, kids, device).items()
+        if (exposed := _judge(connection, keyring, identifier, readable, named)) is not None
+    ]
+    return sorted(found, key=lambda one: (one.changed, one.title.casefold(), one.id))
+
+
+def titles_of(index: Index) -> dict[str, str]:
+    """What the index calls the live items of vaults."""
+    return {
+        entry.identifier: entry.title or (entry.sites[0] if entry.sites else entry.username)
+        for entry in list(index.entries.values())
+        if not entry.deleted and of_tag(entry.tag).vault
+    }
+
+
+def counts(found: Iterable[Exposed]) -> tuple[int, int]:
+    """(exposed, unchanged)."""
+    listed = list(found)
+    return len(listed), sum(not one.changed for one in listed)
+
+
+def readable_keys(connection: sqlite3.Connection, device: str) -> frozenset[str]:
+    """The kids that were ever wrapped to one of the device's encryption keys, whether that container stands or not: a
+    key that was handed over is not handed back."""
+    deks = set()
+    for row in versions.of_entry(connection, Kind.DEVICE, device):
+        raw = versions.raw(connection, row.vid)
+        if raw is not None:
+            deks.add(version.device_keys(version.parse(raw).body)[2].udf)
+    kids: set[str] = set()
+    for row in versions.of_kind(connection, Kind.CONTAINER, tuple(State)):
+        raw = versions.raw(connection, row.vid)
+        if raw is not None:
+            parsed = version.parse(raw)
+            if vault.container_recipients(parsed) & deks:
+                kids |= vault.container_kids(parsed)
+    return frozenset(kids)
+
+
+def _items(connection: sqlite3.Connection, kids: frozenset[str], device: str) -> dict[str, set[bytes]]:
+    """The items with a version under one of these keys. What the device itself wrote counts as read by it."""
+    marks = {base64url.encode(_DIRECT.format(kid).encode("ascii")).encode("ascii") for kid in kids}
+    found: dict[str, set[bytes]] = {}
+    rows = connection.execute(
+        "SELECT vid, identifier, signer, raw FROM versions WHERE kind = 8 AND state <> 2 AND raw IS NOT NULL"
+    )
+    for vid, identifier, signer, raw in rows:
+        if signer == device or _mark(raw) in marks:
+            found.setdefault(identifier, set()).add(vid)
+    return found
+
+
+def _mark(raw: bytes) -> bytes:
+    """The protected header of an item as it stands in its signed payload."""
+    start = raw.find(_MARK)
+    if start >= 0:
+        start += len(_MARK)
+        if raw.find(_MARK, start) < 0:  # a second one: somebody plays tricks, and the slow way finds the right one
+            return raw[start : raw.find(b'"', start)]
+    try:
+        kid = vault.item_key_id(version.parse(raw))
+    except FormatError:
+        return b""
+    return base64url.encode(_DIRECT.format(kid).encode("ascii")).encode("ascii")
+
+
+def _judge(
+    connection: sqlite3.Connection,
+    keyring: Keyring,
+    identifier: str,
+    readable: set[bytes],
+    named: Mapping[str, str],
+) -> Exposed | None:
+    """The item's line; None where there is nothing to do: no vault item, never applied, or without a secret."""
+    heads = versions.heads(connection, Kind.ITEM, identifier)
+    if not heads:
+        return None  # only in quarantine
+    title = named.get(identifier)
+    if len(heads) == 1 and heads[0] in readable and title is not None:
+        return Exposed(identifier, title, changed=False)  # as it was: nothing to compare
+    shown = vaults.open_heads(connection, keyring, identifier)
+    if not shown or not of_tag(shown[0].tag).vault:
+        return None
+    winner = shown[0]
+    seen = list(_opened(connection, keyring, readable))
+    before = [secrets(tag, item) for tag, item in seen]
+    if not any(before):
+        return None
+    if winner.item.deleted:
+        return Exposed(identifier, title or _title(seen), changed=winner.vid not in readable)
+    now = secrets(winner.tag, winner.item)
+    changed = winner.vid not in readable and not any(
+        value in told.get(name, ()) for told in before for name, values in now.items() for value in values
+    )
+    return Exposed(identifier, title or _title([(winner.tag, winner.item)]), changed)
+
+
+def _opened(connection: sqlite3.Connection, keyring: Keyring, vids: Iterable[bytes]) -> Iterator[tuple[str, Item]]:
+    for _, raw in versions.raws(connection, list(vids)).values():
+        parsed = version.parse(raw)
+        try:
+            yield parsed.tag, vault.open_item(parsed, keyring.key)
+        except (DecryptError, FormatError):
+            continue
+
+
+def secrets(tag: str, item: Item) -> dict[str, tuple[Any, ...]]:
+    """What of an item would have to be changed, by name: a login's password and TOTP secret, or its note where it has
+    neither; everything that an item of another kind holds."""
+    if item.deleted:
+        return {}
+    if tag == PASSWORD.tag:
+        view = password.view(item)
+        found = {name: (view[name],) for name in ("password", "totp") if view[name]}
+        return found or ({"note": (view["note"],)} if view["note"] else {})
+    return {"content": (payload.encode_private({"private": item.private, "fields": item.fields}),)}
+
+
+def _title(items: Iterable[tuple[str, Item]]) -> str:
+    for tag, item in items:
+        if tag == PASSWORD.tag and not item.deleted:
+            row = password.row(item)
+            return row.title or (row.sites[0] if row.sites else "") or row.username
+    return ""

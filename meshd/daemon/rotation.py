@@ -1,0 +1,232 @@
+"""New keys for vaults: containers that say exactly who reads them now, and what was written under older keys since.
+
+A rotation is one container version with one key more (formats.md F5). It never touches items: what was readable stays
+readable to whoever could read it, and what is written from now on is not. The new key remembers how far the rotating
+device knew everybody's chain (`Seen`, in the container's plaintext). So every device can tell a write by somebody who
+had not heard from an old one, and writes it anew, the same plaintext under the new key: two that do so make no
+conflict.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+from meshd.daemon import authoring, membership, snapshot, surplus, vaults
+from meshd.daemon import keyring as keyrings
+from meshd.daemon.keyring import Keyring, Opened
+from meshd.daemon.pen import Pen
+from meshd.errors import DecryptError, Denied, FormatError, NotFound
+from meshd.profile import vault, version
+from meshd.profile.claim import Kind, State
+from meshd.profile.personal import Application
+from meshd.profile.vault import Container, EpochKey
+from meshd.profile.version import Version
+from meshd.store import events, versions
+from meshd.store.replica import Replica
+
+SEEN = "Seen"  # member of a key: {UDF: n}, how far each chain was known when the key was made
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """An item's head that somebody wrote under a key which a device that no longer reads holds."""
+
+    identifier: str
+    vid: bytes
+    signer: str
+
+
+# --- containers -------------------------------------------------------------------------------------------------------
+
+
+def rotate(pen: Pen, container: str | None = None) -> tuple[str, ...]:
+    """New keys for one vault, or for all that this device opens; returns their Identifiers. Denied on a device that is
+    no admin, NotFound for a vault that it does not open."""
+    authoring.check_admin(pen)
+    pen.refresh()
+    if container is not None and container not in pen.keyring.vaults:
+        raise NotFound("There is no such vault on this device.")
+    _no_surplus(pen)
+    chosen = [container] if container is not None else sorted(pen.keyring.vaults)
+    for identifier in chosen:
+        _write(pen, pen.keyring.vaults[identifier], fresh=True)
+    pen.refresh(chosen)
+    return tuple(chosen)
+
+
+def settle(pen: Pen) -> tuple[str, ...]:
+    """Bring every container in line with who reads it now; returns the vaults that got a new key.
+
+    A vault gets one where none of its keys is fit for new writes, and where a reader renewed its encryption key. Others
+    are wrapped anew where a reader came, or where heads are to be merged. Containers that this device can't open are
+    left to who can. Doing it twice changes nothing."""
+    pen.refresh()
+    if pen.replica.own not in pen.replica.authority.admins():
+        return ()
+    if any(_unsettled(pen, opened) for opened in pen.keyring.vaults.values()):
+        _no_surplus(pen)
+    rotated = []
+    for identifier in sorted(pen.keyring.vaults):
+        opened = pen.keyring.vaults[identifier]
+        fault = _unsettled(pen, opened)
+        if fault:
+            _write(pen, opened, fresh=fault.fresh)
+            if fault.fresh:
+                rotated.append(identifier)
+    pen.refresh()
+    return tuple(rotated)
+
+
+def unsettled(pen: Pen) -> tuple[str, ...]:
+    """The vaults that `settle` would write on this device; empty where it is no admin."""
+    if pen.replica.own not in pen.replica.authority.admins():
+        return ()
+    return tuple(identifier for identifier, opened in sorted(pen.keyring.vaults.items()) if _unsettled(pen, opened))
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    fresh: bool  # a new key is due
+
+
+def _unsettled(pen: Pen, opened: Opened) -> _Fault | None:
+    """What is wrong with a vault's containers."""
+    wanted = {key.udf for key in membership.recipients_of(pen, opened.application)}
+    wrapped = [vault.container_recipients(head) for head in opened.heads]
+    readers = snapshot.readers(pen.replica, opened.application)
+    renewed = any(pen.replica.holders(key) & readers for one in wrapped for key in one - wanted)
+    if renewed or (not opened.container.deleted and not usable(pen.connection, pen.replica, opened)):
+        return _Fault(fresh=True)
+    if any(one != wanted for one in wrapped) or not _same(opened, pen.keyring):
+        return _Fault(fresh=False)
+    return None
+
+
+def _same(opened: Opened, keyring: Keyring) -> bool:
+    """Do all heads say the same? Then one of them is as good as a merged one, and writing that would never end."""
+    if len(opened.heads) == 1:
+        return True
+    said = [_open(head, keyring) for head in opened.heads]
+    return all(one is not None and _essence(one) == _essence(opened.container) for one in said)
+
+
+def _open(head: version.Parsed, keyring: Keyring) -> Container | None:
+    for key in keyring.device.deks:
+        try:
+            return vault.open_container(head, key)
+        except (DecryptError, FormatError):
+            continue
+    return None
+
+
+def _essence(container: Container) -> object:
+    return {key.kid for key in container.keys}, container.name, container.deleted
+
+
+def _no_surplus(pen: Pen) -> None:
+    """A container is wrapped for the readers that its profiles' signed ancestors give: they must give no more than
+    stands."""
+    if surplus.cuts(pen):
+        authoring.write_profile(pen, authoring.state(pen))
+
+
+def _write(pen: Pen, opened: Opened, *, fresh: bool) -> Version:
+    container = opened.container
+    if fresh:
+        made = replace(EpochKey.generate(pen.rng, pen.now_ms // 1000), unknown={SEEN: _seen(pen)})
+        container = replace(container, keys=(*map(_forgotten, container.keys), made))
+    return membership.write_container(pen, opened, container, membership.recipients_of(pen, opened.application))
+
+
+def _forgotten(key: EpochKey) -> EpochKey:
+    """The newest key alone says what was seen."""
+    return replace(key, unknown={name: value for name, value in key.unknown.items() if name != SEEN})
+
+
+def _seen(pen: Pen) -> dict[str, int]:
+    found = {}
+    for udf in sorted(pen.replica.authority.ever_devices()):
+        (count,) = pen.connection.execute("SELECT max(n) FROM versions WHERE signer = ?", (udf,)).fetchone()
+        if count:
+            found[udf] = count
+    return found
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def usable(connection: sqlite3.Connection, replica: Replica, opened: Opened) -> bool:
+    """Is there a key for new writes?"""
+    try:
+        keyrings.write_key(connection, replica, opened)
+    except Denied:
+        return False
+    return True
+
+
+def spoiled(connection: sqlite3.Connection, replica: Replica, application: Application) -> frozenset[str]:
+    """The kids of a vault that were ever wrapped to somebody who is no reader now."""
+    readers = snapshot.readers(replica, application)
+    escrow = replica.escrow_readers(connection)
+    found: set[str] = set()
+    for row in versions.of_entry(connection, Kind.CONTAINER, application.identifier):
+        if row.state is State.APPLIED:
+            envelope = replica.envelope(connection, row.vid)
+            if not all(key in escrow or replica.holders(key) & readers for key in envelope.recipients):
+                found |= envelope.kids
+    return frozenset(found)
+
+
+# --- what was written meanwhile ---------------------------------------------------------------------------------------
+
+
+def stale(pen: Pen, containers: Collection[str] | None = None, after_seq: int = 0) -> list[Stale]:
+    """Heads that are under a spoiled key and were not known to who made the newest one, in vaults where this device may
+    write. `after_seq`: of those that came later only."""
+    found = []
+    for identifier, opened in sorted(pen.keyring.vaults.items()):
+        if containers is not None and identifier not in containers:
+            continue
+        if opened.container.deleted or not pen.replica.authority.can_write(pen.replica.own, identifier):
+            continue
+        found += list(_stale_in(pen, opened, after_seq))
+    return found
+
+
+def _stale_in(pen: Pen, opened: Opened, after_seq: int) -> Iterator[Stale]:
+    try:
+        seen = keyrings.write_key(pen.connection, pen.replica, opened).unknown.get(SEEN)
+    except Denied:
+        return  # nothing to write it under
+    if type(seen) is not dict:
+        return  # made with the vault, not by a rotation
+    bad = spoiled(pen.connection, pen.replica, opened.application)
+    if not bad:
+        return
+    low, high = opened.application.identifier + "/", opened.application.identifier + "0"
+    for signer in sorted(pen.replica.authority.ever_devices()):
+        known = seen.get(signer, 0)
+        rows = pen.connection.execute(
+            "SELECT vid, identifier, raw FROM versions WHERE signer = ? AND n > ? AND kind = 8 AND head = 1"
+            " AND seq > ? AND identifier > ? AND identifier < ? AND raw IS NOT NULL",
+            (signer, known if type(known) is int else 0, after_seq, low, high),
+        )
+        for vid, identifier, raw in rows.fetchall():
+            if vault.item_key_id(version.parse(raw)) in bad:
+                yield Stale(identifier, vid, signer)
+
+
+def rewrite(pen: Pen, found: Collection[Stale]) -> list[Version]:
+    """The same plaintexts under the present keys, each over the head that it stands for; told in events."""
+    written = []
+    for one in found:
+        opened = pen.keyring.vaults.get(one.identifier.partition("/")[0])
+        heads = vaults.open_heads(pen.connection, pen.keyring, one.identifier) if opened is not None else []
+        head = next((head for head in heads if head.vid == one.vid), None)
+        if opened is None or head is None:
+            continue  # replaced meanwhile, or not for this device
+        written.append(vaults.write_item(pen, opened, one.identifier, head.item, [head]))
+        events.append(pen.connection, pen.now_ms, "stale", {"id": one.identifier, "device": one.signer})
+    return written
