@@ -209,7 +209,7 @@ def conflicted(connection: sqlite3.Connection) -> int:
 
 
 def _encode(entry: Entry) -> bytes:
-    return payload.encode(
+    return payload.encode_private(
         [
             entry.tag,
             entry.title,
@@ -224,7 +224,7 @@ def _encode(entry: Entry) -> bytes:
 
 
 def _decode(identifier: str, vid: bytes, plaintext: bytes) -> Entry:
-    fields: Any = payload.decode(plaintext)
+    fields: Any = payload.decode_private(plaintext)
     if type(fields) is not list or len(fields) != 8:
         raise FormatError("an index row of another release")
     tag, title, sites, username, made, updated, signer, deleted = fields
