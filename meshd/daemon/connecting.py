@@ -40,7 +40,7 @@ from meshd.pairing.limits import TRIES, TypedCodes
 from meshd.profile.apps import group
 
 SEARCH_SECONDS = 60.0  # for the first candidate: the other device may show its code only now
-GRACE_SECONDS = 2.0  # for a further candidate, after one that did not do
+GRACE_SECONDS = 1.0  # for a further candidate, after one that did not do
 TOKEN_SECONDS = 1.5  # to hear the token of a link whose address a person typed
 BUSY_RETRIES, BUSY_SECONDS = 5, 2.0
 SYNC_SECONDS = 20.0
@@ -103,7 +103,7 @@ class Connections:
         """
         if self._daemon.snapshot.connected:
             raise Exists("This device is in a mesh already.", hint="see: meshctl whoami")
-        if any(not job.over.is_set() for job in self._jobs.values()):
+        if any(not job.connection.ended for job in self._jobs.values()):
             raise Exists("This device is joining a mesh already.", hint="wait, or stop the other meshctl connect")
         job = self._plan(request)
         if self._nursery is None:

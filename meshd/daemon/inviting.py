@@ -162,6 +162,7 @@ class Invitations:
                 opened = True
                 task_status.started(invitation)
                 await self._until_over(window)
+                await self._network.discovery.withdraw(name)
                 nursery.cancel_scope.cancel()
         except ExceptionGroup as group:
             network, rest = group.split((MeshError, OSError))

@@ -41,7 +41,7 @@ from meshd.pairing.states import State
 from meshd.profile import connection as connections
 from meshd.profile import version
 from meshd.profile.version import Version
-from meshd.store import chains, peers, versions
+from meshd.store import peers, versions
 from meshd.store.replica import Directory, Outcome
 
 PROFILE_SECONDS = 30.0
@@ -213,9 +213,6 @@ class Joining:
         def commit(connection: sqlite3.Connection, outcome: Outcome) -> None:
             replica, now = daemon.replica, daemon.now_ms()
             replica.introduce(connection, offered.identifier, newcomer.udf)
-            replica.take_device(connection, newcomer.profile, now, outcome)
-            chains.wrote(connection, newcomer.profile.vid)
-            outcome.restored = False  # our own profile, from our own hands
             replica.accept(connection, verified.versions, now, outcome)
             if newcomer.udf not in replica.authority.devices():
                 raise TrustError("the versions that came along do not make this device one of the mesh")

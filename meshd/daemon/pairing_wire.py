@@ -17,7 +17,7 @@ from meshd.daemon import vaults
 from meshd.daemon.context import Daemon, Wakeup
 from meshd.daemon.keyring import Keyring
 from meshd.errors import FormatError, MeshError, NetworkError, NotFound
-from meshd.net.streams import STREAM_ERRORS, Link
+from meshd.net import streams
 from meshd.pairing.events import Event
 from meshd.pairing.machine import Host, Joiner
 from meshd.profile import payload, version
@@ -27,18 +27,18 @@ from meshd.profile.version import Parsed
 STEP_SECONDS = 10.0  # for one answer of the other side
 PROOF_SECONDS = 30.0  # from the connection to the proof
 FAREWELL_SECONDS = 2.0
+SHORT = 64 * 1024  # bytes
 MAX_PROFILE = 4 * 1024 * 1024  # bytes of a SignedPersonalProfile in JSON
 
 CoreT = TypeVar("CoreT", bound=Host | Joiner)
 
 
 class Talk(Generic[CoreT]):
-    """One conversation: a core over a stream, an event at a time."""
+    """One conversation: a core over a stream, an event at a time. One task at a time may use it."""
 
     def __init__(self, core: CoreT, stream: trio.abc.Stream) -> None:
         self.core = core
         self._stream = stream
-        self._link = Link(core, stream)
 
     async def next(self, within: float = STEP_SECONDS) -> Event:
         """Send what is to be said, then wait for the next event, both together at most `within` seconds.
@@ -47,17 +47,30 @@ class Talk(Generic[CoreT]):
         """
         with trio.move_on_after(within):
             while (event := self.core.next_event()) is None:
-                await self._link.flush()
-                await self._link.fill()
+                await self.flush(within)
+                self.core.receive_data(await self._receive())
             return event
         raise NetworkError("the other device did not answer in time")
 
     async def flush(self, within: float = STEP_SECONDS) -> None:
         """Send what is to be said; NetworkError if the other side does not take it in time."""
-        with trio.move_on_after(within):
-            await self._link.flush()
+        data = self.core.data_to_send()
+        if not data:
+            return
+        # Half a frame is the end of a conversation. A short one is sent whole even where we are cancelled, so that a
+        # word of farewell can follow.
+        short = len(data) <= SHORT
+        with trio.move_on_after(FAREWELL_SECONDS if short else within) as scope:
+            scope.shield = short
+            await streams.send(self._stream, data)
             return
         raise NetworkError("the other device did not listen")
+
+    async def _receive(self) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(streams.MAX_READ))
+        except streams.STREAM_ERRORS as exc:
+            raise streams.stream_error(exc) from exc
 
     async def part(self, *, hear_out: bool = False) -> None:
         """Say what is left to say and close, in any case within a few seconds.
@@ -68,16 +81,16 @@ class Talk(Generic[CoreT]):
         with trio.move_on_after(FAREWELL_SECONDS) as scope:
             scope.shield = True
             try:
-                await self._link.flush()
-                while hear_out and await self._stream.receive_some(65536):
+                await self.flush()
+                while hear_out and await self._receive():
                     pass
-            except (MeshError, *STREAM_ERRORS):
+                await self._stream.aclose()
+            except (MeshError, *streams.STREAM_ERRORS):
                 pass  # it is gone, and needs no farewell
-        with trio.CancelScope(shield=True):
-            await self._link.aclose()
+        await self.drop()
 
     async def drop(self) -> None:
-        """Close without a farewell: the other side must not think that everything went well."""
+        """Close without a farewell, so that the other side does not think that everything went well."""
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._stream)
 
