@@ -77,9 +77,10 @@ class Conversation:
         snapshot = daemon.snapshot
         self._daemon = daemon
         self.progress = progress
+        self._numbering = daemon.store_id()  # what our seqs in this conversation mean
         self._session = Session(
             HelloInfo(
-                store_id=daemon.store_id(),
+                store_id=self._numbering,
                 udf=snapshot.own,
                 features=(),
                 clock_ms=daemon.now_ms(),
@@ -289,7 +290,9 @@ class Conversation:
                 peers.set_cursor(connection, udf, store_id, settled)
             return outcome.added
 
-        self._echo.update([seq for seq, _ in await daemon.transact(commit)])
+        added = await daemon.transact(commit)
+        self._check_numbering()
+        self._echo.update([seq for seq, _ in added])
         self.progress.received += len(verified.versions)
         self._announced.settle(vids)
         self._intake.settle(items)
@@ -311,9 +314,16 @@ class Conversation:
         if after > last:
             # The peer holds more of us than we do: this store was restored from a backup (formats.md F8).
             await self._daemon.transact(lambda connection, outcome: chains.renumber(connection, self._daemon.rng))
-            raise NetworkError("this store was restored from a backup; connecting anew")
+            self._check_numbering()
         self.progress.announced = self.progress.acked = after
         self._push_from.set()
+
+    def _check_numbering(self) -> None:
+        """NetworkError when this store turned out to be restored from a backup, in whichever conversation. What a peer
+        acknowledged under the old store-id may have been other versions, so every conversation begins anew."""
+        if self._daemon.store_id() != self._numbering:
+            self.progress.connected = False  # at once: nobody may take the old numbers for being in step
+            raise NetworkError("this store was restored from a backup; connecting anew")
 
     async def _push(self) -> None:
         await self._push_from.wait()
@@ -326,6 +336,7 @@ class Conversation:
         while True:
             while self.progress.announced - self.progress.acked > AHEAD:
                 await self._progressed.wait()
+            self._check_numbering()
             rows = versions.changes(self._daemon.reader.connection, self.progress.announced, 1000)
             caught_up = len(rows) < 1000
             if self._session.closed:
