@@ -63,7 +63,7 @@ class Device:
     def start(self, *options: str) -> None:
         """Start meshd with the device's options and these; return once it listens. DaemonError if it ends instead."""
         self.launch(*options)
-        code = self._until_ready()
+        code = self.until_ready()
         if code is not None:
             raise DaemonError(f"meshd of {self.name} ended with {code}\n{self.last_log()}")
 
@@ -71,7 +71,7 @@ class Device:
         """Start meshd where it should not start: its exit code and what it said."""
         said = self.log.stat().st_size if self.log.exists() else 0
         self.launch(*options)
-        code = self._until_ready()
+        code = self.until_ready()
         if code is None:
             self.kill()
             raise DaemonError(f"meshd of {self.name} started, and should not have")
@@ -96,7 +96,7 @@ class Device:
                 start_new_session=True,  # Ctrl-C in the terminal is for the one who tests, who then stops this one
             )
 
-    def _until_ready(self) -> int | None:
+    def until_ready(self) -> int | None:
         """None once the daemon is ready; its exit code if it ended."""
         assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
