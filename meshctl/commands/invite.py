@@ -55,14 +55,19 @@ def invite(args: argparse.Namespace, session: Session) -> int:
     if args.no_wait:
         return 0
 
+    left = number(first, "attempts_left")
+
     def changed(now: Json) -> None:
+        nonlocal left
+        before, left = left, number(now, "attempts_left")
         session.terminal.redraw("")
         if session.as_json:
             session.json(now)
         elif text(now, "state") == "proving":
             session.terminal.talk("a device is trying the code")
         elif text(now, "state") == "open":
-            session.terminal.talk(f"the code was wrong: {number(now, 'attempts_left')} tries left")
+            went = "the code was wrong" if left < before else "it went away again"
+            session.terminal.talk(f"{went}: {left} tries left")
         if text(now, "state") == "asked":
             accept = _asked(session, inner(now, "device"))
             session.client.post(where + "/answer", {"accept": accept})

@@ -85,7 +85,7 @@ INVITATION_REQUEST = record(
     {},
     {
         "role": text("default member", enum=ROLES),
-        "ttl": integer("seconds; default 300", least=10, most=86400),
+        "ttl": integer("seconds; default 300", least=10, most=900),
         "words": integer("words in the code; default 2", least=2, most=8),
         "remote": boolean("do not require the on-link token"),
         "confirm": boolean("ask before admitting: state `asked`, then POST answer"),

@@ -22,6 +22,7 @@ _REASONS: dict[str, tuple[type[MeshError], str]] = {
     "expired": (CodeError, "that invitation has expired: make a new one"),
     "cancelled": (Refused, "that invitation was withdrawn"),
     "rejected": (Refused, "the person at the other device said no"),
+    "unsealed": (Denied, "an admin's keys need a passphrase, and this device's have none"),
     "unavailable": (Refused, "the other device can't connect devices now: it may be locked"),
 }
 REASONS = frozenset(_REASONS)
