@@ -234,7 +234,13 @@ def _members(message: Structure, dialect: Dialect) -> dict[str, Any]:
         unknown |= messages.march_only(kind)
     if dialect is not Dialect.JANUARY:
         unknown |= messages.january_only(kind) - (_NOT_IN_PLAIN_ONLY if dialect is Dialect.PLAIN else frozenset())
-    return {name: value for name, value in tree.items() if name not in unknown}
+    found = {name: value for name, value in tree.items() if name not in unknown}
+    if "DataItems" in found:  # the one structure inside a message that has members of ours
+        ours = messages.OURS["DataItem"]
+        found["DataItems"] = [
+            {name: value for name, value in item.items() if name not in ours} for item in found["DataItems"]
+        ]
+    return found
 
 
 # GetRecords exists in January alone, so who asks for it knows its one member.

@@ -159,15 +159,14 @@ def _application(
     owners = {view.owner(claim.kind, claim.identifier), view.owner(Kind.CONTAINER, claim.container)} - {None, mesh}
     if owners or stored is not None:
         return _no(context, Status.UNAUTHORIZED, Reason.NOT_ALLOWED)
-    if found is None:
-        missing = [vid for vid in claim.links.a if not authority.knows(vid)]
-        return _missing(missing, context) if missing else _no(context, Status.UNAUTHORIZED, Reason.SIGNATURE)
-    new_rows = _rows_for(mesh, found, rows, view)
-    parents = {row.row.vid: _known_row(row.row) for row in new_rows}
     missing = [vid for vid in claim.links.a if not authority.knows(vid)]
-    missing += [vid for vid in claim.links.p if vid not in parents and view.known(vid) is None]
+    missing += [vid for vid in claim.links.p if vid not in rows and view.known(vid) is None]
     if missing:
         return _missing(missing, context)
+    if found is None:
+        return _no(context, Status.UNAUTHORIZED, Reason.SIGNATURE)
+    new_rows = _rows_for(mesh, found, rows, view)
+    parents = {one.row.vid: _known_row(one.row) for one in new_rows}
     authority.check_shape(claim)
     check_parents(claim, _parents(claim, parents, view))
     _check_count(claim, parents, view)

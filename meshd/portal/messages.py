@@ -286,6 +286,7 @@ OURS: Mapping[str, frozenset[str]] = {
     "GetRecordsResponse": frozenset({"PageKey", "Receipts"}),
     "TransferRequest": frozenset({"Origin", "TreeSize"}),
     "TransferResponse": frozenset({"Entries", "First", "Next", "Checkpoint", "PageProof"}),
+    "DataItem": frozenset({"Row", "Erased"}),
     "StatusRequest": frozenset({"OldSize", "PeerSizes"}),
     "StatusResponse": frozenset({"LogKeys", "MinIndex", "ConsistencyProof", "Peers"}),
 }
