@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from meshd.crypto import base64url, cbor, jwe, jws, udf
 from meshd.crypto.keys import VerifyKey
@@ -22,6 +22,8 @@ from meshd.profile.claim import ALL, READ, WRITE, Claim, Kind
 from meshd.profile.links import Links
 
 MAX_RAW = 4 * 1024 * 1024
+MAX_CARRIED = 64 * 1024  # of an entry of a kind that is only carried
+MAX_KIND = 2**16
 MAX_LISTED = 512  # devices, applications or admins in one profile
 MAX_ESCROW_HEADER = 4096  # bytes of one recipient's header
 ITEM_PART = re.compile(r"[a-z2-7]{26}\Z")
@@ -110,6 +112,8 @@ def parse(raw: bytes) -> Parsed:
     if len(raw) > MAX_RAW:
         raise FormatError(f"an entry of {len(raw)} bytes")
     fields = cbor.decode(raw)
+    if type(fields) is list and len(fields) > 0 and type(fields[0]) is int and is_carried(fields[0]):
+        return _parse_carried(fields[0], raw)
     if type(fields) is not list or len(fields) < 2 or type(fields[0]) is not int or type(fields[1]) is not str:
         raise FormatError("an entry is an array of kind, Identifier, …")
     number, identifier = fields[0], fields[1]
@@ -118,6 +122,20 @@ def parse(raw: bytes) -> Parsed:
     if number in _ESCROW:
         return _parse_escrow(Kind(number), identifier, fields, raw)
     raise FormatError(f"an entry of the unknown kind {number}")
+
+
+def is_carried(number: int) -> bool:
+    """Is this an odd kind that this release can't read, but keeps and forwards (formats.md F4)? Receipts are such."""
+    return number >= Kind.RECEIPT and number % 2 == 1 and number < MAX_KIND
+
+
+def _parse_carried(number: int, raw: bytes) -> Parsed:
+    """Whatever it holds, it is named by its bytes and believed in nothing."""
+    if len(raw) > MAX_CARRIED:
+        raise FormatError(f"an entry of the kind {number} of {len(raw)} bytes: at most {MAX_CARRIED} are carried")
+    digest = hashlib.sha256(raw).digest()
+    kind = cast(Kind, number)  # an IntEnum can't have members for what is yet to come
+    return Parsed(Claim(digest, kind, "", "", Links(g=1)), "", {}, digest, raw, "", 0, None)
 
 
 def _parse_signed(kind: Kind, identifier: str, fields: list[Any], raw: bytes) -> Parsed:
