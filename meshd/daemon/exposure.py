@@ -10,7 +10,7 @@ read.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,18 +41,19 @@ class Exposed:
 def exposure(
     connection: sqlite3.Connection,
     keyring: Keyring,
-    device: str,
+    device: str | Collection[str],
     titles: Mapping[str, str] | None = None,
 ) -> list[Exposed]:
-    """The items that `device` (its UDF) could ever read, unchanged ones first, then by title.
+    """The items that `device` (its UDF, or those of several) could ever read, unchanged ones first, then by title.
 
     `titles` names live items without decrypting them, where it can (`titles_of`). Of vaults that this device can't open
     itself nothing is listed. Takes about a second for 10⁵ items; a reader of its own belongs to it."""
     named = titles if titles is not None else {}
-    kids = readable_keys(connection, device)
+    devices = frozenset([device] if isinstance(device, str) else device)
+    kids = frozenset(kid for udf in devices for kid in readable_keys(connection, udf))
     found = [
         exposed
-        for identifier, readable in _items(connection, kids, device).items()
+        for identifier, readable in _items(connection, kids, devices).items()
         if (exposed := _judge(connection, keyring, identifier, readable, named)) is not None
     ]
     return sorted(found, key=lambda one: (one.changed, one.title.casefold(), one.id))
@@ -91,15 +92,15 @@ def readable_keys(connection: sqlite3.Connection, device: str) -> frozenset[str]
     return frozenset(kids)
 
 
-def _items(connection: sqlite3.Connection, kids: frozenset[str], device: str) -> dict[str, set[bytes]]:
-    """The items with a version under one of these keys. What the device itself wrote counts as read by it."""
+def _items(connection: sqlite3.Connection, kids: frozenset[str], devices: frozenset[str]) -> dict[str, set[bytes]]:
+    """The items with a version under one of these keys. What a device itself wrote counts as read."""
     marks = {base64url.encode(_DIRECT.format(kid).encode("ascii")).encode("ascii") for kid in kids}
     found: dict[str, set[bytes]] = {}
     rows = connection.execute(
         "SELECT vid, identifier, signer, raw FROM versions WHERE kind = 8 AND state <> 2 AND raw IS NOT NULL"
     )
     for vid, identifier, signer, raw in rows:
-        if signer == device or _mark(raw) in marks:
+        if signer in devices or _mark(raw) in marks:
             found.setdefault(identifier, set()).add(vid)
     return found
 

@@ -123,6 +123,18 @@ def revoke(
     return _apply(pen, wanted, device, after, lowered, master_key=master_key)
 
 
+def set_grants(pen: Pen, device: str, grants: Mapping[str, str], *, master_key: SigningKey | None = None) -> Changed:
+    """Give a member exactly these rights. Denied, BadRequest as `grant`."""
+    _check_member(pen, device, master_key)
+    wanted = authoring.state(pen)
+    before = dict(wanted.grants.get(device, {}))
+    after = {name: _level(level) for name, level in grants.items() if name == ALL or name in wanted.applications}
+    lowered = [name for name in before if _RANK[_effective(before, name)] > _RANK[after.get(name)]]
+    # What a grant on all vaults gives and these do not, though nothing names it, is one cut of "*".
+    raised = tuple(name for name in after if _RANK[after[name]] > _RANK[_effective(before, name)] or name == ALL)
+    return _apply(pen, wanted, device, after, lowered, again=raised, master_key=master_key)
+
+
 def _apply(
     pen: Pen,
     wanted: authoring.State,

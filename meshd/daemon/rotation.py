@@ -166,6 +166,14 @@ def usable(connection: sqlite3.Connection, replica: Replica, opened: Opened) -> 
     return True
 
 
+def write_kid(pen: Pen, opened: Opened) -> str:
+    """Which key new writes are under; empty where none is fit."""
+    try:
+        return keyrings.write_key(pen.connection, pen.replica, opened).kid
+    except Denied:
+        return ""
+
+
 def spoiled(connection: sqlite3.Connection, replica: Replica, application: Application) -> frozenset[str]:
     """The kids of a vault that were ever wrapped to somebody who is no reader now."""
     readers = snapshot.readers(replica, application)
