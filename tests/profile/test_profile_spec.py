@@ -58,7 +58,6 @@ def refused() -> dict[str, bytes]:
         return version.signed_raw(Kind.ITEM, item.identifier, jws.sign(world().laptop.dsk, text.replace(old, new, 1)))
 
     return {
-        "kind 7 is no version": cbor.encode([7, item.identifier, protected, text, signature]),
         "an unknown even kind": cbor.encode([10, item.identifier, protected, text, signature]),
         "another Identifier outside": cbor.encode([8, item.identifier[:-1] + "7", protected, text, signature]),
         "the kind of a container": cbor.encode([2, item.identifier, protected, text, signature]),
