@@ -1,8 +1,8 @@
 """The introduction: newer profiles handed in by somebody whose certificate we do not know (formats.md F10, mode 2).
 
-A device that was admitted while this one was away shows a profile chain that extends ours, and is a sibling from then on; a
-device that was removed is shown the chain that says so. The server tells the heads that it holds and takes profiles;
-it serves nothing else, and what it takes is judged like everything.
+A device that was admitted while this one was away shows a profile chain that extends ours, and is a sibling from then
+on; a device that was removed is shown the chain that says so. The server tells the heads that it holds and takes
+profiles; it serves nothing else, and what it takes is judged like everything.
 
     server → client   hello          heads of the server's PersonalProfile
     client → server   profile *      what those heads lack, oldest first
@@ -18,6 +18,8 @@ from meshd.daemon.context import Daemon
 from meshd.daemon.verifying import verify
 from meshd.errors import MeshError, NetworkError, RemoteProtocolError
 from meshd.net import streams
+from meshd.profile.claim import Kind
+from meshd.store import versions
 from meshd.sync import messages
 from meshd.sync.frames import FrameReader
 from meshd.sync.messages import Close, CloseCode, HelloInfo, Message, Profiles
@@ -86,7 +88,7 @@ async def hand_over(daemon: Daemon, stream: trio.abc.Stream) -> int:
         hello = await frames.next()
         if not isinstance(hello, HelloInfo):
             raise RemoteProtocolError("the other device did not say which profiles it holds")
-        raws = daemon.profiles_beyond(hello.heads)
+        raws = daemon.profiles_beyond(hello.heads) + _renewed(daemon)
         for raw in raws:
             await streams.send(stream, messages.encode(Profiles((raw,))))
         await streams.send(stream, messages.encode(Close(CloseCode.DONE, "")))
@@ -95,6 +97,13 @@ async def hand_over(daemon: Daemon, stream: trio.abc.Stream) -> int:
         except MeshError:
             pass
     return len(raws)
+
+
+def _renewed(daemon: Daemon) -> list[bytes]:
+    """This device's own profile where it has renewed its keys: no personal profile need embed it yet."""
+    connection = daemon.reader.connection
+    rows = [row for row in versions.of_entry(connection, Kind.DEVICE, daemon.snapshot.own) if row.gen > 1]
+    return [raw for row in rows if (raw := versions.raw(connection, row.vid)) is not None]
 
 
 class _in_time:  # noqa: N801  (used as a statement, like the scopes it wraps)

@@ -137,6 +137,8 @@ class Siblings:
         mode, _ = knock.check(given, challenge, tier1.discovery)
         contexts = self._pins.contexts()
         if mode is knock.Mode.SYNC:
+            if not self._daemon.snapshot.is_member:
+                raise Refused("this device was removed from its mesh")
             secured = await tls.wrap_server(stream, contexts.server)
             udf = self._pins.device(tls.peer_certificate(secured))
             admitted()
@@ -153,7 +155,7 @@ class Siblings:
         running: set[str] = set()
         while True:
             seen = self._daemon.changed.count
-            for udf in set(self._daemon.snapshot.siblings) - running:
+            for udf in self._wanted() - running:
                 running.add(udf)
                 self.known.setdefault(udf, Sibling(udf))
                 nursery.start_soon(self._keep_connected, udf, running)
@@ -163,11 +165,16 @@ class Siblings:
                     nursery.start_soon(self._tell_removed, udf, running)
             await self._daemon.changed.after(seen)
 
+    def _wanted(self) -> set[str]:
+        """Whom to be connected with: every other device, and nobody once this one was removed."""
+        snapshot = self._daemon.snapshot
+        return set(snapshot.siblings) if snapshot.is_member else set()
+
     async def _keep_connected(self, udf: str, running: set[str]) -> None:
         """Dial one sibling whenever it is not connected, with growing pauses that any news cuts short."""
         pause = FIRST_RETRY
         try:
-            while udf in self._daemon.snapshot.siblings:
+            while udf in self._wanted():
                 sibling = self.known[udf]
                 wake = sibling.wake
                 if udf in self.connections:
