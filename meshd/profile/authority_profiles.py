@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshd.profile.authority_cuts import Chains, Cuts
-from meshd.profile.authority_grants import GATHERED, Granted, concerns, operations, spared
+from meshd.profile.authority_grants import DEVICE, GATHERED, Granted, concerns, operations, spared
 from meshd.profile.authority_masters import Masters
 from meshd.profile.claim import Claim
 from meshd.profile.dag import Dag, Facts, Key, merge
@@ -174,6 +174,15 @@ class Profiles:
             for cut in cuts
             if cut.scope == SCOPE_REMOVED
         ]
+
+    def taken_back(self, udf: str, remover: str) -> bool:
+        """Did a profile that stands, and knows that the remover is no admin any more, confirm the device?"""
+        return any(
+            self.stands[index]
+            and ops.get((DEVICE, udf)) is True
+            and remover not in self._masters.admins(self._masks[index])
+            for index, ops in enumerate(self._ops)
+        )
 
     def removers(self, udf: str) -> list[str]:
         """Who removed `udf`, by profiles that stand."""

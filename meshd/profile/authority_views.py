@@ -167,7 +167,7 @@ class AuthorityViews:
         found = set()
         removed, here = self.removed(), self.devices() | self.admins()
         for udf, remover in self._profiles.fallen_removals():
-            if udf in here and udf not in removed:
+            if udf in here and udf not in removed and not self._profiles.taken_back(udf, remover):
                 found.add((REMOVAL_UNDONE, udf, f"the removal by {remover} fell when that device's chain was cut"))
         for udf in self.admins() & self._current().granted.removed:
             for remover in self._profiles.removers(udf):
