@@ -101,7 +101,7 @@ class MemoryPortal:
         language = getattr(asked.message, "language", None)
         context = replace(context, languages=tuple(language or context.languages))
         try:
-            checked = verify.verify(asked, self, DOMAIN)
+            checked = verify.verify(asked, self, self.policy.domain)
         except MeshError as error:
             return decide.refusal(asked.transaction, context, error)
         if isinstance(checked, Publish) and checked.batch:
