@@ -142,7 +142,8 @@ class Profiles:
                 todo += self.dag.parents[index]
 
     def _find_heads(self) -> set[int]:
-        heads, replaced = set(), set()
+        heads: set[int] = set()
+        replaced: set[int] = set()
         for index in range(len(self.dag) - 1, -1, -1):
             if self.stands[index] and index not in replaced:
                 heads.add(index)

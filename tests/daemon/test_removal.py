@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
-from harness.mesh_world import Device, found
+from dataclasses import replace
+from typing import Any
 
+import pytest
+
+from harness.mesh_world import Device, found
 from meshd.daemon import keyring as keyrings
-from meshd.daemon import quarantine, removal, rotation, vaults
+from meshd.daemon import quarantine, removal, roles, rotation, vaults
+from meshd.daemon.keyring import Keyring
 from meshd.errors import BadRequest, DecryptError, Denied, NotFound, Refused
 from meshd.profile import vault, version
 from meshd.profile.apps import DISCOVERY, GROUP, PASSWORD, password
 from meshd.profile.claim import Kind, Role, State
+from meshd.profile.device import DeviceKeys
 from meshd.profile.trust import REMOVAL_UNDONE
 from meshd.store import versions
 
@@ -40,8 +45,9 @@ def state(device: Device, vid: bytes) -> State:
     return row.state
 
 
-def remove(admin: Device, *devices: Device, **terms: object) -> removal.Removed:
-    return admin.write(lambda pen: removal.remove(pen, [one.udf for one in devices], **terms))  # type: ignore[arg-type]
+def remove(admin: Device, *devices: Device, **terms: Any) -> removal.Removed:
+    done: removal.Removed = admin.write(lambda pen: removal.remove(pen, [one.udf for one in devices], **terms))
+    return done
 
 
 def test_a_removed_member_reads_nothing_that_is_written_afterwards_and_everything_from_before() -> None:
@@ -365,8 +371,6 @@ def test_two_admins_that_remove_each_other_apart_are_both_gone_and_the_master_ke
     for one in (laptop, desktop, phone):
         authority = one.replica.authority
         assert authority.admins() == frozenset() and authority.removed() == {laptop.udf, desktop.udf}
-    from meshd.daemon import roles
-
     phone.write(lambda pen: roles.set_role(pen, phone.udf, Role.ADMIN, master_key=laptop.master_key))
     made = phone.add("phone.example")
     vid = versions.heads(phone.connection, Kind.ITEM, made)[0]
@@ -374,8 +378,6 @@ def test_two_admins_that_remove_each_other_apart_are_both_gone_and_the_master_ke
 
 
 def test_a_member_with_the_master_key_replaces_a_lost_admin() -> None:
-    from meshd.daemon import roles
-
     laptop = found()
     desktop = laptop.admit("desktop")
     made = laptop.add("one.example")
@@ -466,11 +468,12 @@ def test_a_vault_without_a_fit_key_is_given_one_by_any_admin_that_settles() -> N
     desktop.pull(laptop)
     opened = desktop.keyring.find("password")
     assert rotation.usable(desktop.connection, desktop.replica, opened)
-    # A removal without its new keys, as an admin that can't open the vaults makes it.
-    keys, laptop.keyring.vaults = laptop.keyring.vaults, {}
-    empty, laptop.keyring.refresh = laptop.keyring.refresh, lambda *args, **more: None  # type: ignore[method-assign]
+    # A removal without its new keys, as an admin makes it whose vaults are closed to it.
+    shut = Keyring(DeviceKeys.generate(laptop.rng), laptop.keyring.cache_key)
+    shut.device = replace(shut.device, dsk=laptop.keys.dsk)
+    whole, laptop.keyring = laptop.keyring, shut
     done = remove(laptop, phone)
-    laptop.keyring.refresh, laptop.keyring.vaults = empty, keys  # type: ignore[method-assign]
+    laptop.keyring = whole
     assert done.rotated == () and done.left
     desktop.pull(laptop)
     with pytest.raises(Denied):
