@@ -28,8 +28,8 @@ def house() -> Iterator[Household]:
         yield made
 
 
-def device_with_a_mesh(house: Household, **options: Enter | None) -> Device:
-    device = house.device("laptop", **options)
+def device_with_a_mesh(house: Household) -> Device:
+    device = house.device("laptop")
     device.start("--no-lan")
     device.init()
     return device
@@ -60,7 +60,7 @@ os.setgroups([]), os.setgid(65534), os.setuid(65534)
 link = socket.socket(socket.AF_UNIX)
 link.settimeout(20)
 link.connect(sys.argv[1])
-link.sendall(b"GET /v1/status HTTP/1.1\\r\\nHost: meshd\\r\\n\\r\\n")
+link.sendall(b"GET /v1/status HTTP/1.1\\r\\nHost: meshd\\r\\nConnection: close\\r\\n\\r\\n")
 answer = b""
 while part := link.recv(65536):
     answer += part
