@@ -33,6 +33,9 @@ class Extended:
     miscounted: tuple[bytes, ...] = ()  # versions whose n is not one after their predecessors', all of these known
 
 
+_PLAIN = Extended(fills=False, forks=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Next:
     """The chain links of a device's next version. `heals`: it joins a branch that was lost in a restore."""
@@ -76,7 +79,9 @@ class Book:
     def extend(self, connection: sqlite3.Connection, claim: Claim) -> Extended:
         """Put a stored version on its signer's chain."""
         signer, vid, n, q = claim.signer, claim.vid, claim.links.n, claim.links.q
-        tips = self._tips.setdefault(signer, {})
+        tips = self._tips.get(signer)
+        if tips is None:
+            tips = self._tips[signer] = {}
         reached, complete, wrong = 0, True, False
         followed: list[bytes] = []  # predecessors that another version of the signer follows already
         for before in q:
@@ -107,8 +112,9 @@ class Book:
             tips[vid] = n
             _set(self._tip_rows, (signer, vid), True)
         forks = self._same_place(connection, claim)
-        forks = self._past_a_healing(connection, claim, followed) or forks
-        return Extended(fills, forks, tuple(miscounted))
+        if len(q) > 1 or (self._joins and any(before in self._joins for before in q)):
+            forks = self._past_a_healing(connection, claim, followed) or forks
+        return Extended(fills, forks, tuple(miscounted)) if fills or forks or miscounted else _PLAIN
 
     def _fill(self, connection: sqlite3.Connection, claim: Claim, miscounted: list[bytes]) -> bool:
         """Close the gap that `claim` was, if it was one; True when a version of its signer follows it."""

@@ -27,11 +27,11 @@ from meshd.store import chains, versions
 from meshd.store.db import get_meta
 from meshd.store.directory import Directory
 from meshd.store.versions import Parent
-from meshd.store.waiting import Strangers, Waiting
+from meshd.store.waiting import Limits, Strangers, Waiting
 
 __all__ = ["Directory", "Draft", "Outcome", "Replica"]
 
-MAX_CARRIED = 4096  # entries of kinds that this release does not know
+LIMITS = Limits()
 _PROFILES = (Kind.MASTER, Kind.PERSONAL)
 _ESCROW = (Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW)
 
@@ -87,12 +87,13 @@ class _Profile:
 class Replica:
     """The mesh's versions in one store. `mesh` is empty until this device has joined one."""
 
-    def __init__(self, connection: sqlite3.Connection, rng: Rng) -> None:
+    def __init__(self, connection: sqlite3.Connection, rng: Rng, limits: Limits = LIMITS) -> None:
         self.directory = Directory()
         self._rng = rng
+        self._limits = limits
         self._read: dict[bytes, _Profile] = {}  # by vid, which commits to the content: true whatever is rolled back
         self._envelopes: dict[bytes, Envelope] = {}
-        self._strangers = Strangers()
+        self._strangers = Strangers(limits)
         self._taken: set[bytes] = set()  # of a batch, what is held by now: one of it may embed another
         self.rebuild(connection)
 
@@ -105,7 +106,7 @@ class Replica:
         self.authority = Authority(self.mesh, _Chains(connection))
         self.memo: dict[object, Any] = {}  # what others derive from profiles and containers; emptied when these change
         self._book = chains.Book(connection)
-        self._waiting = Waiting(connection)
+        self._waiting = Waiting(connection, self._limits)
         self._carried = versions.count_carried(connection)
         self._misfits = {vid: final for vid, (final, _) in versions.misfits(connection).items()}
         self._listed: set[str] = set()
@@ -240,9 +241,9 @@ class Replica:
                 self._strangers.forget(vid)
         self._taken = held
         for item in batch:
-            if item.vid not in held:
+            if item.claim.vid not in held:
                 self._take(connection, item, now_ms, outcome)
-                held.add(item.vid)
+                held.add(item.claim.vid)
         self._book.flush(connection)
         if outcome.restored:
             outcome.cloned = outcome.cloned or not chains.noticed_restore(connection, self._rng)
@@ -260,22 +261,28 @@ class Replica:
         except (TrustError, FormatError) as exc:
             outcome.rejected.append((claim.vid, str(exc)))
             return
-        signer = claim.signer
-        if item.signed is not None and signer != self.mesh and signer not in self._listed:
-            if claim.kind is not Kind.PERSONAL or signer not in item.embedded[0].claim.admins:
+        if item.signed is None:
+            if claim.kind not in _ESCROW and not self._carry(claim.vid, outcome):
+                return
+        elif claim.signer not in self._listed and claim.signer != self.mesh:
+            # The MasterProfile in it is the mesh's own: a version of another was refused above.
+            if claim.kind is not Kind.PERSONAL or claim.signer not in item.embedded[0].claim.admins:
                 self._strangers.add(item)
                 outcome.strangers.append(claim.vid)
                 return
-        if item.signed is None and claim.kind not in _ESCROW:
-            if self._carried >= MAX_CARRIED:
-                outcome.deferred.append(claim.vid)
-                return
-            self._carried += 1
         known = len(self._listed)
         for part in parts:
             self._store(connection, part, now_ms, outcome)
         if len(self._listed) > known:
             self._take_strangers(connection, now_ms, outcome)
+
+    def _carry(self, vid: bytes, outcome: Outcome) -> bool:
+        """Is there room for an entry of a kind that this release only carries?"""
+        if self._carried >= self._limits.carried:
+            outcome.deferred.append(vid)
+            return False
+        self._carried += 1
+        return True
 
     def _take_strangers(self, connection: sqlite3.Connection, now_ms: int, outcome: Outcome) -> None:
         """Somebody is listed now who was not."""
@@ -315,7 +322,10 @@ class Replica:
             # It counts when a master profile lists it; until then it waits for its own name to be spoken.
             return [] if claim.vid in self._listed_escrow else [claim.vid]
         unknown = [vid for vid in claim.dependencies if not self.authority.knows(vid)]
-        if unknown and claim.kind not in _PROFILES:
+        if not unknown:
+            return unknown
+        unknown = list(dict.fromkeys(unknown))
+        if claim.kind not in _PROFILES:
             here = {row.vid for row in versions.parents(connection, unknown) if row.state is not State.PENDING}
             unknown = [vid for vid in unknown if vid not in here]
         return unknown

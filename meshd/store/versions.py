@@ -136,8 +136,8 @@ def parents(connection: sqlite3.Connection, vids: Sequence[bytes]) -> list[Paren
     return found
 
 
-def drop_oldest_parked(connection: sqlite3.Connection, signer: str) -> int | None:
-    """Forget the version of a signer that waits longest; its size, or None when there is none."""
+def drop_oldest_parked(connection: sqlite3.Connection, signer: str) -> tuple[bytes, int] | None:
+    """Forget the version of a signer that waits longest; (vid, size), or None when there is none."""
     row = connection.execute(
         "SELECT vid, length(raw) FROM versions WHERE state = 2 AND signer = ? ORDER BY seq LIMIT 1", (signer,)
     ).fetchone()
@@ -145,7 +145,7 @@ def drop_oldest_parked(connection: sqlite3.Connection, signer: str) -> int | Non
         return None
     connection.execute("DELETE FROM waits WHERE vid = ?", (row[0],))
     connection.execute("DELETE FROM versions WHERE vid = ?", (row[0],))
-    return int(row[1])
+    return row[0], row[1]
 
 
 def set_misfit(connection: sqlite3.Connection, vid: bytes, why: str, *, final: bool) -> None:

@@ -10,22 +10,30 @@ from __future__ import annotations
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Container, Iterable
+from dataclasses import dataclass
 
 from meshd.profile.version import Parsed, Version
 from meshd.store import versions
 
-MAX_PENDING = 16_384  # of one signer
-MAX_PENDING_BYTES = 64 * 1024 * 1024
-MAX_PENDING_ESCROW = 64  # unsigned, so anybody's: the oldest makes room
-MAX_ESCROW_BYTES = 8 * 1024 * 1024
-MAX_STRANGERS = 256
-MAX_STRANGERS_BYTES = 4 * 1024 * 1024
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may wait, in entries and bytes."""
+
+    parked: int = 16_384  # of one signer
+    parked_bytes: int = 64 * 1024 * 1024
+    escrow: int = 64  # unsigned, so anybody's: the oldest makes room
+    escrow_bytes: int = 8 * 1024 * 1024
+    strangers: int = 256
+    strangers_bytes: int = 4 * 1024 * 1024
+    carried: int = 4096  # entries of kinds that this release does not know
 
 
 class Waiting:
     """The parked versions: what they need, and how many each signer has."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, limits: Limits) -> None:
+        self._limits = limits
         self.needed: set[bytes] = {row[0] for row in connection.execute("SELECT DISTINCT need FROM waits")}
         self._parked: dict[str, tuple[int, int]] = {
             signer: (count, size)
@@ -41,15 +49,16 @@ class Waiting:
                 gone = versions.drop_oldest_parked(connection, "")
                 if gone is None:
                     return False
-                self._count("", -1, -gone)
+                self.needed.discard(gone[0])  # it waited for its own name to be spoken
+                self._count("", -1, -gone[1])
         return self._fits(item)
 
     def _fits(self, item: Parsed) -> bool:
         count, size = self._parked.get(item.claim.signer, (0, 0))
         size += len(item.raw)
         if item.signed is None:
-            return count < MAX_PENDING_ESCROW and size <= MAX_ESCROW_BYTES
-        return count < MAX_PENDING and size <= MAX_PENDING_BYTES
+            return count < self._limits.escrow and size <= self._limits.escrow_bytes
+        return count < self._limits.parked and size <= self._limits.parked_bytes
 
     def park(self, connection: sqlite3.Connection, item: Parsed, missing: Iterable[bytes]) -> None:
         needs = [(need, item.claim.vid) for need in missing]
@@ -90,7 +99,8 @@ def _waits(connection: sqlite3.Connection, vid: bytes) -> bool:
 class Strangers:
     """Verified versions by signers whom no profile lists yet. Memory only, oldest forgotten first."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._held: OrderedDict[bytes, Version] = OrderedDict()
         self._size = 0
 
@@ -101,11 +111,11 @@ class Strangers:
         return list(self._held)
 
     def add(self, item: Version) -> None:
-        if item.vid in self._held or len(item.raw) > MAX_STRANGERS_BYTES:
+        if item.vid in self._held or len(item.raw) > self._limits.strangers_bytes:
             return
         self._held[item.vid] = item
         self._size += len(item.raw)
-        while len(self._held) > MAX_STRANGERS or self._size > MAX_STRANGERS_BYTES:
+        while len(self._held) > self._limits.strangers or self._size > self._limits.strangers_bytes:
             self._size -= len(self._held.popitem(last=False)[1].raw)
 
     def of(self, listed: Container[str]) -> list[Version]:
