@@ -14,7 +14,7 @@ from meshd.crypto.keys import RecipientKey, SigningKey, VerifyKey
 from meshd.daemon import membership, surplus
 from meshd.daemon.pen import Pen
 from meshd.errors import Denied, TrustError
-from meshd.profile import escrow, links, master, personal, version
+from meshd.profile import escrow, master, personal, version
 from meshd.profile.claim import Kind, Role
 from meshd.profile.links import Cut
 from meshd.profile.personal import Application, Listing
@@ -65,16 +65,26 @@ def write_profile(
     """A PersonalProfile over the current heads, by this admin or the master key. `top` is the MasterProfile to embed.
 
     More cuts than a version has room for make several versions, one after the other; the last is returned."""
-    stated = {(cut.udf, cut.scope): cut for cut in cuts}
-    for cut in surplus.cuts(pen, confirm):
-        if (cut.udf, links.SCOPE_REMOVED) not in stated:
-            stated.setdefault((cut.udf, cut.scope), cut)
+    written = _write(pen, wanted, top, list(cuts), confirm, master_key)
+    # Somebody whose rights came with a profile that fell must not be given keys when containers are wrapped anew.
+    extra = surplus.cuts(pen)
+    return _write(pen, state(pen), top, extra, (), master_key) if extra else written
+
+
+def _write(
+    pen: Pen,
+    wanted: State,
+    top: Parsed | None,
+    cuts: list[Cut],
+    confirm: Sequence[str],
+    master_key: SigningKey | None,
+) -> Version:
     listing = Listing(
         wanted.devices, list(wanted.applications.values()), wanted.roles, wanted.grants, admins=wanted.admins
     )
     embedded = top or membership.master_to_embed(pen)
     written: Version | None = None
-    portions = _portions(list(stated.values()))
+    portions = _portions(cuts)
     for place, part in enumerate(portions, 1):
         heads = pen.replica.authority.heads(Kind.PERSONAL)
         body = personal.body(embedded, listing, pen.load(heads[:1])[0])

@@ -20,6 +20,7 @@ from meshd.errors import DecryptError, Denied
 from meshd.profile import clock, device, escrow, master, personal, vault
 from meshd.profile.apps import DISCOVERY, GROUP, KINDS, group, of_tag
 from meshd.profile.claim import ALL, WRITE, Kind, Role
+from meshd.profile.links import Cut
 from meshd.profile.personal import Application, Listing
 from meshd.profile.vault import Container, EpochKey
 from meshd.profile.version import Parsed, Version
@@ -173,10 +174,17 @@ def effective(pen: Pen) -> Listing:
 
 def write_personal(pen: Pen, top: Parsed, listing: Listing, *, master_key: SigningKey | None = None) -> Version:
     """A PersonalProfile over the current heads; by the master key where a master profile changed with it."""
+    written = _write_personal(pen, top, listing, (), master_key)
+    # Somebody whose rights came with a profile that fell must not be given keys when containers are wrapped anew.
+    extra = tuple(surplus.cuts(pen))
+    return _write_personal(pen, top, effective(pen), extra, master_key) if extra else written
+
+
+def _write_personal(
+    pen: Pen, top: Parsed, listing: Listing, cuts: tuple[Cut, ...], master_key: SigningKey | None
+) -> Version:
     heads = pen.replica.authority.heads(Kind.PERSONAL)
     body = personal.body(top, listing, pen.load(heads[:1])[0])
-    # Somebody whose rights came with a profile that fell must not be given keys when containers are wrapped anew.
-    cuts = tuple(surplus.cuts(pen))
     draft = Draft(Kind.PERSONAL, pen.replica.mesh, "PersonalProfile", body, parents=heads, cuts=cuts)
     return pen.write(draft, master_key)
 

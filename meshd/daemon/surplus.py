@@ -21,8 +21,8 @@ from meshd.store import versions
 MAX_TIPS = 64  # named by one cut: somebody with a stolen key can make branches without end
 
 
-def cuts(pen: Pen, keep: Collection[str] = ()) -> list[Cut]:
-    """The cuts that the next PersonalProfile needs. `keep` are the confirmations that it states (`k=`)."""
+def cuts(pen: Pen) -> list[Cut]:
+    """The cuts that a PersonalProfile over the present heads needs, before a container is wrapped under it."""
     authority, replica = pen.replica.authority, pen.replica
     heads = authority.heads(Kind.PERSONAL)
     if not heads:
@@ -34,12 +34,12 @@ def cuts(pen: Pen, keep: Collection[str] = ()) -> list[Cut]:
         extra = snapshot.readers(replica, application, heads) - snapshot.readers(replica, application)
         for udf in sorted(extra):
             if udf not in here:
-                if f"D:{udf}" not in keep and (cut := _ended(pen, udf)) is not None:
+                if (cut := _ended(pen, udf)) is not None:
                     found[udf, SCOPE_REMOVED] = cut
-            elif application.tag != GROUP.tag and f"G:{udf}@{application.identifier}" not in keep:
+            elif application.tag != GROUP.tag:
                 # A relay that reads Group in the eyes of others does so by the role that the next profile states anew.
                 found[udf, application.identifier] = Cut(udf, tips(pen, udf), application.identifier)
-                if udf not in everywhere and f"G:{udf}@{ALL}" not in keep:
+                if udf not in everywhere:
                     found[udf, ALL] = Cut(udf, tips(pen, udf), ALL)
     return list(found.values())
 
