@@ -21,21 +21,20 @@ import msgspec
 from meshd.crypto import base64url, cbor, legacy
 from meshd.errors import FormatError, LocalProtocolError, RemoteProtocolError
 from meshd.portal import messages, statuses
-from meshd.portal.messages import TRANSACTIONS, MeshResponse, Request, Response
+from meshd.portal.messages import TRANSACTIONS, HelloResponse, MeshResponse, Request, Response
 from meshd.portal.statuses import Status
 from meshd.portal.structures import Binary, Structure
 
 JSON = "application/json"
 CBOR = "application/cbor"
+FIRST_MINOR = 100  # the Version 0.100 among the Alternates says that a portal speaks ours
 MAX_BODY = 4 * 1024 * 1024  # bytes
 MAX_DEPTH = 64  # levels of objects and lists; CBOR has its own 16, lenient JSON 32
 MAX_NODES = 200_000  # values in one body
-MAX_TOKENS = 16  # in Mesh-Extensions
 
 # Members of type Binary inside entries: text in JSON, byte strings in CBOR.
 _BINARY = frozenset({"protected", "header", "payload", "signature", "iv", "ciphertext", "tag", "encrypted_key"})
 _ESCAPED = re.compile(r"[\x00-\x07\x09\x0b\x0e-\x1f]")  # a 2016 reader can't take their \u00XX
-_TOKEN = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
@@ -95,14 +94,6 @@ class Undecodable(FormatError):
         self.transaction, self.content_type, self.plain = transaction, content_type, plain
 
 
-def read_extensions(header: str | None) -> frozenset[str] | None:
-    """The tokens of a Mesh-Extensions header; None without one (a 2016 peer). What is no token is left out."""
-    if header is None:
-        return None
-    parts = [part.strip() for part in header[:1024].split(",")][:MAX_TOKENS]
-    return frozenset(part for part in parts if _TOKEN.match(part))
-
-
 # --- requests, read ---------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +101,7 @@ def decode_request(body: bytes, content_type: str | None = None, extensions: fro
     """Read a request body in any of the three forms; Undecodable, which is a FormatError.
 
     `content_type` is the header as it came: what is not CBOR is read as JSON, as 2016 does. `extensions` is
-    `read_extensions` of the header.
+    `headers.read_extensions` of the header.
     """
     media = CBOR if (content_type or "").partition(";")[0].strip().lower() == CBOR else JSON
     plain = extensions is None
@@ -207,6 +198,14 @@ def decode_response(body: bytes, transaction: str, content_type: str | None = No
     if name != kind.__name__:
         raise RemoteProtocolError(f"a {name[:40]} in answer to {transaction}")
     return _convert(members, kind)
+
+
+def dialect_of(hello: HelloResponse) -> Dialect:
+    """What a portal speaks by its answer to Hello: ours if it lists version 0.100 or later of major version 0."""
+    for version in hello.alternates or ():
+        if version.major == 0 and (version.minor or 0) >= FIRST_MINOR:
+            return Dialect.OURS
+    return Dialect.PLAIN
 
 
 def succeeded(response: Response, http_status: int = 200) -> bool:

@@ -38,7 +38,7 @@ from meshd.portal.checked import (
     Transfer,
     Validate,
 )
-from meshd.portal.codec import failure
+from meshd.portal.codec import FIRST_MINOR, failure
 from meshd.portal.outcomes import Context, Decision, OpenAccount, Refuse, Reserve, SignedBy, UseInvite, Write
 from meshd.portal.reasons import Reason
 from meshd.portal.statuses import Status, of_error
@@ -49,7 +49,7 @@ from meshd.profile.version import Version as Signed
 
 # What 2016 said of itself, and what we say: a portal that lists the second among its Alternates speaks our extensions.
 VERSION_2016 = (0, 7)
-VERSION_OURS = (0, 100)
+VERSION_OURS = (0, FIRST_MINOR)
 
 _NAMES: dict[type, str] = {
     Hello: "Hello",
@@ -197,6 +197,8 @@ def _create(checked: Create, context: Context, view: View) -> Decision:
     else:
         root = checked.entry.version
         assert root is not None
+        if decide_publish.device_parents_missing(root, checked.rows, view):
+            return no(Status.LINKS_MISSING, Reason.MISSING)
         _judge_root(mesh, root)
         writes += decide_publish.root_writes(root, checked.rows, view)
     return rights.accept("CreateAccount", *writes)
@@ -220,6 +222,8 @@ def _judge_root(mesh: str, root: Signed) -> None:
     """TrustError unless the first profile of a mesh stands by itself."""
     authority = Authority(mesh, _NoChains())
     master = root.embedded[0].claim
+    for part in root.embedded[1:]:
+        authority.check_shape(part.claim)
     for claim in (master, root.claim):
         if not all(authority.knows(vid) for vid in claim.dependencies):
             raise TrustError("the first profile of an account builds on versions that are not in it")

@@ -106,16 +106,15 @@ def complete(checked: ConnectComplete, context: Context, view: View) -> Decision
 def _administers(account: Account, context: Context, view: View) -> bool:
     if rights.serves_plain(context, account):
         return True
-    device = rights.caller_device(context, view)
-    return device is not None and device.mesh == account.mesh and rights.is_admin(view, account.mesh, device.udf)
+    device = rights.caller_device(context, view, account.mesh)
+    return device is not None and rights.is_admin(view, account.mesh, device.udf)
 
 
 def _sends(account: Account, context: Context, view: View) -> bool:
     """Any current device may send an answer: who gave it is in its signature."""
     if rights.serves_plain(context, account):
         return True
-    device = rights.caller_device(context, view)
-    return device is not None and device.mesh == account.mesh
+    return rights.caller_device(context, view, account.mesh) is not None
 
 
 def _listed(account: Account, device: str, view: View) -> bool:

@@ -31,7 +31,7 @@ from meshd.portal.view import Known, View
 from meshd.profile import version
 from meshd.profile.claim import Claim, Kind, State
 from meshd.profile.trust import Authority, check_parents
-from meshd.profile.version import Version
+from meshd.profile.version import Parsed, Version
 
 _ESCROW = (Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW)
 MAX_MISSING = 256  # vids named in one answer
@@ -99,8 +99,7 @@ def _personal(
     authority = view.authority(mesh)
     account = view.mesh_account(mesh)
     by_master = claim.signer == mesh
-    caller = rights.caller_device(context, view)
-    known_caller = caller is not None and caller.mesh == mesh
+    known_caller = rights.caller_device(context, view, mesh) is not None
     # Who lost every device comes back with the master key and a device that only the new profile lists.
     returning = by_master and isinstance(context.caller, SignedBy) and context.caller.keyid in entry.daks
     if account is None or authority is None or not (known_caller or returning):
@@ -113,12 +112,13 @@ def _personal(
     master_known = authority.knows(master.vid)
     needed = claim.links.p if master_known else claim.links.p + master.links.p
     missing = [vid for vid in needed if not authority.knows(vid)]
+    missing += device_parents_missing(entry.parsed, rows, view)
     if missing:
         return _missing(missing, context)
     if found is None:
         return _no(context, Status.UNAUTHORIZED, Reason.SIGNATURE)
-    for one in (master, claim):
-        authority.check_shape(one)
+    for one in (*entry.parsed.embedded, entry.parsed):
+        authority.check_shape(one.claim)
     state = _profile_state(authority, found, master_known)
     if state is None:
         return _no(context, Status.UNAUTHORIZED, Reason.NOT_ALLOWED)
@@ -145,19 +145,17 @@ def _profile_state(authority: Authority, found: Version, master_known: bool) -> 
 def _application(
     claim: Claim, found: Version | None, rows: Mapping[bytes, Row], context: Context, view: View
 ) -> Decision:
-    caller = rights.caller_device(context, view)
-    authority = view.authority(caller.mesh) if caller is not None else None
-    account = view.mesh_account(caller.mesh) if caller is not None else None
-    if caller is None or authority is None or account is None:
+    owner = view.owner(Kind.CONTAINER, claim.container)
+    mesh = _mesh_for(claim.links.a, owner, context, view)
+    authority, account = view.authority(mesh), view.mesh_account(mesh)
+    if authority is None or account is None:
         return _no(context, Status.UNAUTHORIZED, Reason.SIGN_IN)
     if not rights.may_change(account):
         return _no(context, Status.UNAUTHORIZED, Reason.SUSPENDED)
-    mesh = caller.mesh
     stored = view.stored(claim.vid)
     if stored is not None and stored.mesh == mesh:
         return rights.accept("Publish")
-    owners = {view.owner(claim.kind, claim.identifier), view.owner(Kind.CONTAINER, claim.container)} - {None, mesh}
-    if owners or stored is not None:
+    if {view.owner(claim.kind, claim.identifier), owner} - {None, mesh} or stored is not None:
         return _no(context, Status.UNAUTHORIZED, Reason.NOT_ALLOWED)
     missing = [vid for vid in claim.links.a if not authority.knows(vid)]
     missing += [vid for vid in claim.links.p if vid not in rows and view.known(vid) is None]
@@ -180,10 +178,9 @@ def _application(
 
 def _escrow(found: Version, context: Context, view: View) -> Decision:
     """Write-once: the same again is a success, anything else under the name never is."""
-    caller = rights.caller_device(context, view)
-    authority = view.authority(caller.mesh) if caller is not None else None
-    account = view.mesh_account(caller.mesh) if caller is not None else None
-    if caller is None or authority is None or account is None:
+    mesh = _mesh_for((), None, context, view)
+    authority, account = view.authority(mesh), view.mesh_account(mesh)
+    if authority is None or account is None:
         return _no(context, Status.UNAUTHORIZED, Reason.SIGN_IN)
     if not rights.may_change(account):
         return _no(context, Status.UNAUTHORIZED, Reason.SUSPENDED)
@@ -192,11 +189,21 @@ def _escrow(found: Version, context: Context, view: View) -> Decision:
         if any(head.vid == found.vid for head in existing):
             return rights.accept("Publish")
         return _no(context, Status.EXISTS, Reason.ESCROW_EXISTS)
-    if view.usage(caller.mesh).escrow >= context.policy.escrow_per_account:
+    if view.usage(mesh).escrow >= context.policy.escrow_per_account:
         return _no(context, Status.QUOTA, Reason.QUOTA)
     # It counts when a MasterProfile lists it, which comes after it or before.
     state = State.APPLIED if authority.may_write(found.claim) else State.PENDING
-    return _finish(found, state, caller.mesh, [PutVersion(caller.mesh, found, state)], context, view)
+    return _finish(found, state, mesh, [PutVersion(mesh, found, state)], context, view)
+
+
+def _mesh_for(a: tuple[bytes, ...], owner: str | None, context: Context, view: View) -> str:
+    """For which mesh a device sends something that does not say so itself; empty for none, or where it is not clear."""
+    meshes = [one.mesh for one in rights.caller_devices(context, view)]
+    if len(meshes) > 1:
+        # Somebody else lists this device, too. The vault, or the authority named, tells which mesh is meant.
+        under = [mesh for mesh in meshes if a and (found := view.authority(mesh)) and any(map(found.knows, a))]
+        meshes = [mesh for mesh in meshes if mesh == owner] or under
+    return meshes[0] if len(meshes) == 1 else ""
 
 
 def _finish(found: Version, state: State, mesh: str, writes: list[Write], context: Context, view: View) -> Decision:
@@ -268,6 +275,12 @@ def _rows_for(mesh: str, found: Version, rows: Mapping[bytes, Row], view: View) 
         todo += [(one, row.signer, None) for one in row.links.q]
         todo += [(one, "", (row.kind, row.identifier)) for one in row.links.p]
     return list(taken.values())
+
+
+def device_parents_missing(profile: Parsed, rows: Mapping[bytes, Row], view: View) -> list[bytes]:
+    """The earlier profiles of renewed devices, which are neither here nor given as rows."""
+    named = [vid for part in profile.embedded[1:] for vid in part.claim.links.p]
+    return [vid for vid in named if vid not in rows and view.known(vid) is None]
 
 
 def _known_row(row: Row) -> Known:

@@ -77,17 +77,17 @@ def _by_identifier(identifier: str, context: Context, view: View) -> tuple[Seque
         return (), []
     if kind is Kind.PERSONAL or (account.compat and context.plain and context.policy.compat != "off"):
         return heads, []
-    device = rights.caller_device(context, view)
-    return (heads, []) if device is not None and device.mesh == account.mesh else ((), [])
+    return (heads, []) if rights.caller_device(context, view, account.mesh) is not None else ((), [])
 
 
 def _feed(checked: Get, context: Context, view: View) -> Decision:
     """Records that all KeyValues fit, in log order, from behind the PageKey on. The PageKey is always returned."""
     transaction = "GetRecords" if checked.records else "Get"
     terms = dict(checked.key_values)
-    device = rights.caller_device(context, view)
     mesh = _mesh(terms.get(USER_PROFILE, ""), context, view)
-    if context.plain or device is None or device.mesh != mesh or not terms.keys() <= _TERMS:
+    if mesh is None or context.plain or not terms.keys() <= _TERMS:
+        return _nothing(checked, context)
+    if rights.caller_device(context, view, mesh) is None:
         return _nothing(checked, context)
     constraints, policy = checked.constraints, context.policy
     last = view.last_index()

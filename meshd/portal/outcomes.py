@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from meshd.portal.checked import Row
 from meshd.portal.documents2016 import Document
 from meshd.portal.messages import Response
+from meshd.portal.names import AccountName
 from meshd.portal.statuses import Status
 from meshd.portal.view import Account, Answered, Pending
 from meshd.profile.claim import State
@@ -207,6 +208,7 @@ class Context:
     languages: tuple[str, ...] = ()
     if_head: frozenset[bytes] | None = None  # Mesh-If-Head: the heads that the writer has seen
     fresh: str = ""
+    account: AccountName | None = None  # Mesh-Account: for which one a device asks that belongs to several
 
     @property
     def plain(self) -> bool:

@@ -16,12 +16,20 @@ from meshd.portal.statuses import DESCRIPTION_OF_SUCCESS, Status
 from meshd.portal.view import CLOSED, OPEN, Account, Device, View
 
 
-def caller_device(context: Context, view: View) -> Device | None:
-    """The device that signed the HTTP request, if it is one of its mesh now."""
+def caller_devices(context: Context, view: View) -> list[Device]:
+    """The device that signed the HTTP request, for each mesh that it is one of now; of the account that it names."""
     if not isinstance(context.caller, SignedBy):
-        return None
-    device = view.device_of(context.caller.keyid)
-    return device if device is not None and is_current(view, device) else None
+        return []
+    found = [one for one in view.devices_of(context.caller.keyid) if is_current(view, one)]
+    if context.account is None:
+        return found
+    account = find_account(str(context.account), view, context)
+    return [one for one in found if account is not None and one.mesh == account.mesh]
+
+
+def caller_device(context: Context, view: View, mesh: str) -> Device | None:
+    """The device of this mesh that signed the HTTP request, if it is one now."""
+    return next((one for one in caller_devices(context, view) if one.mesh == mesh), None)
 
 
 def is_current(view: View, device: Device) -> bool:

@@ -148,13 +148,14 @@ class View(Protocol):
     def has_invite(self, token: str, now: int) -> bool: ...
 
     # who
-    def device_of(self, dak: str) -> Device | None:
-        """Whose newest DeviceProfile states this authentication key; a renewed device leaves its old one behind."""
+    def devices_of(self, dak: str) -> Sequence[Device]:
+        """The device whose newest DeviceProfile states this authentication key, once for each mesh that lists or listed
+        it. More than one: anybody can list anybody's device, which must not shut that one out."""
         ...
 
     def signing_key(self, signer: str) -> VerifyKey | None: ...
     def authentication_key(self, keyid: str) -> VerifyKey | RsaVerifyKey | None:
-        """The key to verify an HTTP request with: of a device that `device_of` knows, of one whose connection request
+        """The key to verify an HTTP request with: of a device that `devices_of` knows, of one whose connection request
         is pending or answered, or of a peer portal."""
         ...
 
@@ -166,10 +167,6 @@ class View(Protocol):
     # versions
     def stored(self, vid: bytes) -> Stored | None: ...
     def known(self, vid: bytes) -> Known | None: ...
-    def wanted(self, vid: bytes) -> bool:
-        """Does a stored version name this one as its predecessor or parent, and is it missing?"""
-        ...
-
     def heads(self, kind: Kind, identifier: str) -> Sequence[Stored]:
         """The applied heads of an entry; of escrow entries the one that there is, listed or not."""
         ...

@@ -19,6 +19,7 @@ from meshd.portal.checked import Publish, Row
 from meshd.portal.codec import Answer, Asked, Dialect
 from meshd.portal.documents2016 import Document, Profile
 from meshd.portal.messages import PublishResponse, Request, Response
+from meshd.portal.names import AccountName
 from meshd.portal.outcomes import Accept, Anonymous, Caller, Context, Decision, PeerPortal, Policy, SignedBy
 from meshd.portal.view import Account, Answered, Device, Known, LogPage, LogState, Pending, Stored, Usage
 from meshd.profile import device, version
@@ -80,6 +81,7 @@ class MemoryPortal:
         content_type: str = JSON_2016,
         if_head: frozenset[bytes] | None = None,
         languages: tuple[str, ...] = (),
+        account: AccountName | None = None,
     ) -> Answer:
         """Any request; without extensions from a client of 2016."""
         caller: Caller = Anonymous()
@@ -87,7 +89,9 @@ class MemoryPortal:
             caller = by
         elif by is not None:
             caller = SignedBy(by.dak)
-        context = Context(caller, self.now, self.policy, extensions, languages, if_head, fresh="a-random-token")
+        context = Context(
+            caller, self.now, self.policy, extensions, languages, if_head, fresh="a-random-token", account=account
+        )
         try:
             asked = codec.decode_request(body, content_type, extensions)
         except codec.Undecodable as error:
@@ -220,14 +224,18 @@ class MemoryPortal:
                 found[one.identifier] = one
         return found
 
-    def device_of(self, dak: str) -> Device | None:
-        for udf, profile in self._newest().items():
-            if device.read(profile).dak.udf == dak:
-                return Device(self.versions[profile.vid].mesh, udf)
-        for mesh, old in self.profiles_2016.items():
-            if dak in old.authentication:
-                return Device(mesh, old.authentication[dak])
-        return None
+    def devices_of(self, dak: str) -> Sequence[Device]:
+        stated = {udf for udf, profile in self._newest().items() if device.read(profile).dak.udf == dak}
+        found = [
+            Device(mesh, udf)
+            for mesh, authority in self.authorities.items()
+            for udf in stated & authority.ever_devices()
+        ]
+        return found + [
+            Device(mesh, old.authentication[dak])
+            for mesh, old in self.profiles_2016.items()
+            if dak in old.authentication
+        ]
 
     def authentication_key(self, keyid: str) -> VerifyKey | RsaVerifyKey | None:
         for profile in self._newest().values():
@@ -259,9 +267,6 @@ class MemoryPortal:
             one = self.versions[vid]
             return Known(one.kind, one.identifier, 1, "", 0)
         return self.rows.get(vid)
-
-    def wanted(self, vid: bytes) -> bool:
-        return any(vid in one.claim.links.q + one.claim.links.p for one in self.parsed.values())
 
     def heads(self, kind: Kind, identifier: str) -> Sequence[Stored]:
         if (kind, identifier) in self.old_heads:

@@ -18,6 +18,7 @@ from meshd.portal import messages as m
 from meshd.portal.codec import CBOR, JSON, Dialect, Form, Undecodable
 from meshd.portal.messages import TRANSACTIONS
 from meshd.portal.statuses import Status
+from meshd.portal.structures import Version
 
 VECTORS = Path(__file__).parent.parent / "vectors"
 GOLDEN: list[dict[str, Any]] = json.loads((VECTORS / "portal.json").read_text())["vectors"]
@@ -286,10 +287,10 @@ def test_cbor_is_bounded_and_deterministic():
         assert codec.encode_undecodable(caught.value, "No").content_type == CBOR
 
 
-def test_extensions_are_tokens():
-    assert codec.read_extensions(None) is None
-    assert codec.read_extensions("") == frozenset()
-    assert codec.read_extensions("log, auth,cas , BAD, ü") == {"log", "auth", "cas"}
+def test_a_portal_says_in_its_hello_what_it_speaks():
+    assert codec.dialect_of(m.HelloResponse()) is Dialect.PLAIN
+    assert codec.dialect_of(m.HelloResponse(alternates=[Version(major=0, minor=7)])) is Dialect.PLAIN
+    assert codec.dialect_of(m.HelloResponse(alternates=[Version(major=0, minor=100)])) is Dialect.OURS
 
 
 def test_errors_become_statuses_by_one_table():

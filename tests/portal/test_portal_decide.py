@@ -10,15 +10,19 @@ import msgspec
 import pytest
 
 from harness.portal_memory import DOMAIN, MemoryPortal
-from harness.portal_people import PaperDevice, Person, tagged
+from harness.portal_people import NOW, PaperDevice, Person, tagged
 from meshd.crypto import base64url, jws
+from meshd.crypto.keys import SigningKey
 from meshd.portal import messages as m
+from meshd.portal.names import normalise
 from meshd.portal.outcomes import Accept, PeerPortal, Policy, Refuse
 from meshd.portal.statuses import Status
 from meshd.portal.structures import Binary, ChainRow, KeyValue, SearchConstraints
 from meshd.portal.view import SUSPENDED, LogPage, LogState
-from meshd.profile import payload, version
+from meshd.profile import author, device, payload, version
 from meshd.profile.claim import Kind, Role, State
+from meshd.profile.device import DeviceKeys
+from meshd.profile.links import Links
 from meshd.profile.version import Version
 
 ALICE = f"alice@{DOMAIN}"
@@ -633,3 +637,51 @@ def test_whatever_order_versions_come_in_the_portal_ends_the_same():
         heads = {one.vid for one in home.portal.heads(Kind.ITEM, versions[1].identifier)}
         ends.add(frozenset(heads) == {versions[2].vid, versions[3].vid})
     assert ends == {True}
+
+
+# --- a device that others list ----------------------------------------------------------------------------------------
+
+
+def listed_by_mallory(home: Home, mallory: Person) -> None:
+    """Mallory's mesh lists Alice's first device, which anybody can who has seen its profile."""
+    home.portal.ask("CreateAccount", create(mallory, f"mallory@{DOMAIN}"), mallory.first)
+    mallory.devices.append(home.alice.first)
+    mallory.roles[home.alice.first.udf] = Role.MEMBER
+    mallory.head = mallory.profile(mallory.first, [mallory.head])
+    assert home.put(mallory.head, mallory.first) == 201
+
+
+def test_who_lists_anothers_device_does_not_shut_it_out(home: Home, mallory: Person):
+    listed_by_mallory(home, mallory)
+    item = home.alice.item("still hers")
+    assert home.put(item) == 201
+    assert home.portal.versions[item.vid].mesh == home.alice.mesh
+    assert home.feed().data_items and home.get(home.alice.first, identifier=item.identifier).entries
+    assert home.get(mallory.first, identifier=item.identifier).entries is None
+
+
+def test_a_device_of_two_meshes_says_whose_escrow_it_brings(home: Home, mallory: Person):
+    listed_by_mallory(home, mallory)
+    escrow = home.alice.escrow()
+    assert home.put(escrow) == 401
+    assert home.put(escrow, account=normalise(ALICE)) == 201
+    assert home.portal.versions[escrow.vid].mesh == home.alice.mesh
+    assert home.put(home.alice.escrow(), account=normalise("nobody@example.net")) == 401
+
+
+def test_a_renewed_device_brings_its_earlier_profile_as_a_row(home: Home):
+    phone = home.alice.device("phone")
+    first = phone.profile
+    renewed = DeviceKeys(phone.keys.dsk, SigningKey.generate(home.alice.rng), phone.keys.dek)
+    body = dict(device.create(renewed, NOW, home.alice.rng).body)
+    links = Links(g=2, n=2, q=(first.vid,), p=(first.vid,))
+    phone.profile = phone.last = author.sign(phone.keys.dsk, Kind.DEVICE, phone.udf, "DeviceProfile", body, links, NOW)
+    profile = home.alice.admit(phone)
+    assert home.publish(profile).missing == [base64url.encode(first.vid)]
+    row = ChainRow(
+        kind=4, identifier=phone.udf, signer=phone.udf, notary_token=first.token, digest=Binary(first.digest)
+    )
+    assert home.put(profile, members={"rows": [row]}) == 201
+    assert home.put(home.alice.item("by the old key", by=phone), phone) == 401
+    phone.keys = renewed
+    assert home.put(home.alice.item("by the new key", by=phone), phone) == 201
