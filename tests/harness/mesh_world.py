@@ -53,7 +53,7 @@ def memory_store(seed: str = "store") -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
     for _, sql in known_migrations():
         connection.executescript(sql)
-    set_meta(connection, "store_id", seeded(seed)(8))
+    set_meta(connection, "store_id", seeded(f"store-id of {seed}")(8))
     return connection
 
 
@@ -87,6 +87,7 @@ class Device:
         self.keyring = Keyring(keys, hashlib.sha256(name.encode()).digest())
         self.replica = Replica(self.connection, rng)
         self.master_key: SigningKey | None = None
+        self._copies = 0
 
     @property
     def udf(self) -> str:
@@ -220,10 +221,11 @@ class Device:
     # copies
 
     def copy(self) -> Device:
-        """The home as it is now, for `restored` or as a clone that runs beside it: the same keys and store."""
+        """The home as it is now, a backup to go on from or a clone that runs beside it: the same keys and store."""
         store = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
         self.connection.backup(store)
-        again = Device(self.name, self.keys, seeded(f"{self.name} {self.now_ms}"), store, self.now_ms)
+        self._copies += 1
+        again = Device(self.name, self.keys, seeded(f"{self.name} copy {self._copies}"), store, self.now_ms)
         again.master_key = self.master_key
         again.refresh()
         return again
