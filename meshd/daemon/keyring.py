@@ -63,7 +63,10 @@ class Keyring:
     def refresh(
         self, connection: sqlite3.Connection, applications: Mapping[str, Application], only: Iterable[str] | None = None
     ) -> None:
-        """Open what the applied container heads wrap to this device."""
+        """Open what the applied container heads wrap to this device; all of it, or the vaults `only`."""
+        if only is None:  # what a transaction opened that then failed is no vault
+            for identifier in self.vaults.keys() - applications.keys():
+                self.vaults.pop(identifier, None)
         for identifier in applications if only is None else only:
             application = applications.get(identifier)
             if application is None:
