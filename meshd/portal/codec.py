@@ -22,13 +22,14 @@ from meshd.crypto import base64url, cbor, legacy
 from meshd.errors import FormatError, LocalProtocolError, RemoteProtocolError
 from meshd.portal import messages, statuses
 from meshd.portal.messages import TRANSACTIONS, HelloResponse, MeshResponse, Request, Response
-from meshd.portal.statuses import Status
+from meshd.portal.statuses import Status, TooLarge
 from meshd.portal.structures import Binary, Structure
 
 JSON = "application/json"
 CBOR = "application/cbor"
 FIRST_MINOR = 100  # the Version 0.100 among the Alternates says that a portal speaks ours
-MAX_BODY = 4 * 1024 * 1024  # bytes
+MAX_BODY = 4 * 1024 * 1024  # bytes of a request
+MAX_ANSWER = 8 * 1024 * 1024  # bytes of a response: the largest entry twice, as Entries and as DataItems
 MAX_DEPTH = 64  # levels of objects and lists; CBOR has its own 16, lenient JSON 32
 MAX_NODES = 200_000  # values in one body
 
@@ -89,9 +90,18 @@ class Answer:
 class Undecodable(FormatError):
     """A request that can't be read. It knows what is needed to answer it in kind."""
 
-    def __init__(self, message: str, transaction: str | None, content_type: str, *, plain: bool) -> None:
+    def __init__(
+        self,
+        message: str,
+        transaction: str | None,
+        content_type: str,
+        *,
+        plain: bool,
+        status: Status = Status.MALFORMED,
+    ) -> None:
         super().__init__(message)
-        self.transaction, self.content_type, self.plain = transaction, content_type, plain
+        self.transaction, self.content_type = transaction, content_type
+        self.plain, self.status = plain, status
 
 
 # --- requests, read ---------------------------------------------------------------------------------------------------
@@ -107,10 +117,11 @@ def decode_request(body: bytes, content_type: str | None = None, extensions: fro
     plain = extensions is None
     name: str | None = None
     try:
-        name, form, members = _unwrap(_read(body, media))
+        name, form, members = _unwrap(_read(body, media, MAX_BODY))
         message = _convert(members, TRANSACTIONS[name].request)
     except FormatError as exc:
-        raise Undecodable(str(exc), name if name in TRANSACTIONS else None, media, plain=plain) from exc
+        found = name if name in TRANSACTIONS else None
+        raise Undecodable(str(exc), found, media, plain=plain, status=statuses.of_error(exc)) from exc
     dialect = _dialect(members, TRANSACTIONS[name].request) if extensions is None else Dialect.OURS
     return Asked(name, message, form, dialect, media, extensions or frozenset())
 
@@ -162,7 +173,7 @@ def failure(transaction: str, status: Status, description: str) -> Response:
 
 def encode_undecodable(error: Undecodable, description: str) -> Answer:
     """What to tell a client whose request could not be read; a MeshResponse where even its name is unknown."""
-    status = Status.MALFORMED
+    status = error.status
     if error.transaction is None:
         response: Response = MeshResponse(status=int(status), status_description=description)
     else:
@@ -181,7 +192,7 @@ def encode_request(transaction: str, message: Request, dialect: Dialect, content
         raise LocalProtocolError(f"a {type(message).__name__} as request of {transaction}")
     members = _members(message, dialect)
     tree = {transaction: {type(message).__name__: members}}
-    return _write(tree, content_type, plain=dialect is not Dialect.OURS)
+    return _write(tree, content_type, plain=dialect is not Dialect.OURS, limit=MAX_BODY)
 
 
 def decode_response(body: bytes, transaction: str, content_type: str | None = None) -> Response:
@@ -191,7 +202,7 @@ def decode_response(body: bytes, transaction: str, content_type: str | None = No
     judged: see `succeeded`.
     """
     media = CBOR if (content_type or "").partition(";")[0].strip().lower() == CBOR else JSON
-    name, members = _tagged(_read(body, media), "a response")
+    name, members = _tagged(_read(body, media, MAX_ANSWER), "a response")
     kind = TRANSACTIONS[transaction].response
     if name == MeshResponse.__name__:
         return _convert(members, MeshResponse)
@@ -278,9 +289,9 @@ def _tagged(tree: Any, what: str) -> tuple[str, dict[str, Any]]:
     return name, members
 
 
-def _read(body: bytes, media: str) -> Any:
-    if len(body) > MAX_BODY:
-        raise FormatError(f"a body of {len(body)} bytes: at most {MAX_BODY} are allowed")
+def _read(body: bytes, media: str, limit: int) -> Any:
+    if len(body) > limit:
+        raise TooLarge(f"a body of {len(body)} bytes: at most {limit} are allowed")
     if media == CBOR:
         tree = _texts(cbor.decode(body))
     else:
@@ -323,7 +334,7 @@ def _check_size(tree: Any) -> None:
         level = below
 
 
-def _write(tree: dict[str, Any], media: str, *, plain: bool) -> bytes:
+def _write(tree: dict[str, Any], media: str, *, plain: bool, limit: int = MAX_ANSWER) -> bytes:
     if media == CBOR:
         data = cbor.encode(_blobs(tree, None))
     else:
@@ -333,8 +344,8 @@ def _write(tree: dict[str, Any], media: str, *, plain: bool) -> bytes:
             data = _encoder.encode(tree)
         except (UnicodeError, TypeError, ValueError, OverflowError, RecursionError):
             raise LocalProtocolError("a message that can't be written as JSON") from None
-    if len(data) > MAX_BODY:
-        raise LocalProtocolError(f"a body of {len(data)} bytes: at most {MAX_BODY} are allowed")
+    if len(data) > limit:
+        raise LocalProtocolError(f"a body of {len(data)} bytes: at most {limit} are allowed")
     return data
 
 

@@ -142,8 +142,8 @@ def golden() -> list[dict[str, Any]]:
     return found
 
 
-def members_of(message: msgspec.Struct) -> set[str]:
-    """The wire names of a message's members."""
+def members_of(message: msgspec.Struct | type[msgspec.Struct]) -> set[str]:
+    """The wire names of the members of a message or of its type."""
     return {one.encode_name for one in msgspec.structs.fields(message)}
 
 
