@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -418,7 +419,7 @@ def test_stale_writes_are_written_anew_by_whoever_sees_them_without_conflict() -
     for one in (laptop, desktop, tablet):
         stale = one.write(lambda pen: rotation.stale(pen))
         assert [(each.identifier, each.signer) for each in stale] == [(made, desktop.udf)]
-        assert len(one.write(lambda pen, stale=stale: rotation.rewrite(pen, stale))) == 1
+        assert len(one.write(partial(rotation.rewrite, found=stale))) == 1
         assert one.write(lambda pen: rotation.stale(pen)) == []
         events = one.connection.execute("SELECT data FROM events WHERE type = 'stale'").fetchall()
         assert len(events) == 1

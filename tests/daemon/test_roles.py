@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from harness.mesh_world import Device, found
@@ -269,7 +271,7 @@ def test_several_vaults_of_one_application_are_made_named_and_deleted() -> None:
         laptop.write(lambda pen: vault_admin.create(pen, "password", "Work"))
     for bad in ("", " x", "a/b", "x" * 65, "a\nb"):
         with pytest.raises(BadRequest):
-            laptop.write(lambda pen, bad=bad: vault_admin.create(pen, "password", bad))
+            laptop.write(partial(vault_admin.create, application="password", name=bad))
     with pytest.raises(BadRequest):
         laptop.write(lambda pen: vault_admin.create(pen, "discovery", "mine"))
     phone.pull(laptop)
@@ -322,7 +324,7 @@ def test_grants_roles_and_names_are_taken_back_for_a_day() -> None:
     listed = laptop.write(undo.every)
     assert [one.what for one in listed] == [undo.VAULT_NAME, undo.DEVICE_NAME, undo.RIGHTS]
     for one in listed:
-        laptop.write(lambda pen, one=one: undo.undo(pen, one.id))
+        laptop.write(partial(undo.undo, id=one.id))
     phone.pull(laptop)
     assert "password" in reads(phone) and laptop.keyring.vaults[password].name == "password"
     made = phone.add("one.example")
