@@ -292,11 +292,11 @@ class Household:
         # A Unix socket's path has room for 107 bytes.
         self.directory = Path(tempfile.mkdtemp(prefix="mesh-"))
         self.devices: list[Device] = []
-        self._options = options
+        self.options = tuple(options)
 
     def device(self, name: str, *, enter: Enter | None = None, options: Sequence[str] | None = None) -> Device:
         """A device with an empty home; not started. `enter` puts its programs somewhere else, `options` are meshd's."""
-        made = Device(name, self.directory / name, enter=enter, options=self._options if options is None else options)
+        made = Device(name, self.directory / name, enter=enter, options=self.options if options is None else options)
         self.devices.append(made)
         return made
 

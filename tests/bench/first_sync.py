@@ -1,0 +1,57 @@
+"""First sync between two daemons: an empty device meets one with N items; every signature verified, all durable."""
+
+from __future__ import annotations
+
+from bench import hypercore, syncthing
+from bench.figures import Figure, Section
+from bench.lab import FirstSync, Lab
+from bench.peers import Missing
+
+AIM = 8_000  # items per second at 10⁵
+PEAK = 200  # MiB
+
+
+def run(lab: Lab, quick: bool) -> Section:
+    sizes = (1_000,) if quick else (1_000, 10_000, 100_000)
+    beside: dict[str, float] = {}
+    missing = []
+    for name, measure, most in (
+        ("hypercore", hypercore.first_sync, sizes[-1]),
+        ("Syncthing", syncthing.first_sync, 10_000),
+    ):
+        try:
+            beside[f"{name}, {min(most, sizes[-1]):,} entries"] = measure(min(most, sizes[-1]))
+        except Missing as exc:
+            missing.append(str(exc))
+    figures = []
+    for size in sizes:
+        figures.append(_figure(lab.first_sync(size, keep=True), "", beside if size == sizes[-1] else {}))
+        lab.stop(size)
+    figures.append(_figure(lab.first_sync(sizes[-1], newest_first=True), ", newest first", {}))
+    return Section("first sync", BOUND, figures, missing=tuple(missing))
+
+
+BOUND = (
+    "CPU of the two cores that both ends share: about a third is Ed25519 verification, the rest parsing, rows with "
+    "random keys, and the interpreter lock between event loop, two checking threads and the writer"
+)
+
+
+def _figure(found: FirstSync, how: str, beside: dict[str, float]) -> Figure:
+    last = found.items >= 100_000
+    return Figure(
+        f"{found.items:,} items of 1 KB{how}",
+        found.rate,
+        "items/s",
+        f"≥ {AIM:,}, peak ≤ {PEAK} MiB" if last else "",
+        (found.rate >= AIM and found.receiver_peak <= PEAK) if last else None,
+        {name: found.rate / rate for name, rate in beside.items()},
+        {
+            "seconds": found.seconds,
+            "receiver µs CPU/item": found.receiver_cpu / found.items * 1e6,
+            "sender µs CPU/item": found.sender_cpu / found.items * 1e6,
+            "receiver peak MiB": found.receiver_peak,
+            "sender peak MiB": found.sender_peak,
+        }
+        | ({"last fifth/first fifth": found.fifths[-1] / found.fifths[0]} if found.items >= 10_000 else {}),
+    )
