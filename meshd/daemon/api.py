@@ -25,7 +25,23 @@ from meshd import __version__
 from meshd.crypto.sealing import DEVICE_KDF, MASTER_KDF, KdfParameters
 from meshd.daemon import names
 from meshd.daemon.context import Daemon
-from meshd.daemon.handlers import devices, events, imports, items, keys, mesh, pairing, state
+from meshd.daemon.handlers import (
+    containers,
+    devices,
+    events,
+    imports,
+    items,
+    items_write,
+    keys,
+    master,
+    mesh,
+    pairing,
+    quarantines,
+    removals,
+    rights,
+    state,
+    undoing,
+)
 from meshd.daemon.locking import Guard
 from meshd.daemon.siblings import Sibling
 from meshd.daemon.syncing import Progress
@@ -97,6 +113,7 @@ class App:
     founding: trio.Lock = field(default_factory=trio.Lock)  # over the ways into a mesh: init and connect
     joining: list[Resource] = field(default_factory=list)  # connections that were begun and have not ended
     importing: trio.Lock = field(default_factory=trio.Lock)  # one import at a time: each looks first, then writes
+    wiped: trio.Event = field(default_factory=trio.Event)  # the keys are gone: whoever runs the daemon starts it anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +150,34 @@ HANDLERS: dict[str, Handler] = {
     "device": devices.one,
     "change-device": devices.change,
     "items": items.every,
-    "add-item": items.add,
+    "add-item": items_write.add,
     "lookup": items.lookup,
     "item": items.one,
-    "change-item": items.change,
-    "delete-item": items.delete,
+    "change-item": items_write.change,
+    "delete-item": items_write.delete,
     "conflicts": items.conflicts,
     "import": imports.run,
+    "plan-removal": removals.plan,
+    "remove": removals.remove,
+    "removals": removals.every,
+    "exposure": removals.exposure,
+    "set-role": rights.set_role,
+    "change-rights": rights.change,
+    "add-vault": containers.add,
+    "change-vault": containers.change,
+    "delete-vault": containers.delete,
+    "rotate": containers.rotate,
+    "quarantine": quarantines.every,
+    "quarantined": quarantines.one,
+    "import-quarantine": quarantines.take_over,
+    "renew": master.renew,
+    "master-passphrase": master.passphrase,
+    "master-file": master.file,
+    "master-offline": master.offline,
+    "master-online": master.online,
+    "undoables": undoing.every,
+    "undo": undoing.one,
+    "wipe": master.wipe,
 }
 STREAMS = {"events": events.stream}
 

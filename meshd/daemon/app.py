@@ -16,7 +16,7 @@ from functools import partial
 
 import trio
 
-from meshd.daemon import api, locking
+from meshd.daemon import api, locking, wiping
 from meshd.daemon.config import Config
 from meshd.daemon.connecting import Connections
 from meshd.daemon.context import Daemon, Wakeup, open_daemon, wait
@@ -29,6 +29,7 @@ from meshd.net import systemd
 from meshd.net.lan import Lan, Network
 
 STOP_SECONDS = 5.0
+ANSWER_SECONDS = 0.3  # for the answer that says that the device was wiped, which is on its way
 SETTLE_SECONDS = 1.0  # what changes within so long is read again together
 
 
@@ -40,17 +41,35 @@ def now_ms() -> int:
 async def run_device(config: Config, paths: Paths, *, told: Callable[[str], None] = lambda line: None) -> None:
     """Be this home's daemon until a signal says stop. The caller holds the home's lock. MeshError: it could not
     start.
+
+    A wiped device goes on as one that belongs to no mesh.
     """
+    try:
+        while await _run_once(config, paths, told):
+            pass
+    finally:
+        systemd.sd_notify(os.environ, "STOPPING=1")
+
+
+async def _run_once(config: Config, paths: Paths, told: Callable[[str], None]) -> bool:
+    """One life of the device; True when it was wiped and another one is to follow."""
+    await trio.to_thread.run_sync(wiping.finish, paths)
     daemon = open_daemon(config, paths, rng=secrets.token_bytes, now_ms=now_ms)
+    again = False
     try:
         network = Lan(config.lan.interfaces, secrets.token_bytes) if config.lan.enabled else None
         async with trio.open_nursery() as nursery:
             await nursery.start(stop_on_signal, nursery.cancel_scope)
-            await serve(daemon, network, nursery)
+            app = await serve(daemon, network, nursery)
             systemd.sd_notify(os.environ, "READY=1", "STATUS=listening")
             told(f"listening on {paths.socket}")
+            await app.wiped.wait()
+            daemon.log.info("wiped: starting anew without a mesh")
+            await trio.sleep(ANSWER_SECONDS)
+            again = True
+            nursery.cancel_scope.cancel()
+        return again
     finally:
-        systemd.sd_notify(os.environ, "STOPPING=1")
         daemon.close()
 
 

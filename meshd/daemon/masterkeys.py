@@ -28,16 +28,21 @@ MAX_FILE = 64 * 1024
 _TAG = "MeshdMasterKey"
 
 
-async def unseal(daemon: Daemon, passphrase: str, *, file: Path | None = None) -> SigningKey:
-    """The master key, by its passphrase, from this device or from a file that `offline` wrote. A second and 256 MiB.
+async def unseal(
+    daemon: Daemon, passphrase: str, *, file: Path | None = None, sealed: bytes | None = None
+) -> SigningKey:
+    """The master key, by its passphrase, from this device, from a file that was written before `offline`, or from what
+    such a file holds (`decode`). A second and 256 MiB.
 
     WrongPassphrase; Denied where this device does not hold it; TrustError when it is another mesh's."""
     if not passphrase:
         raise BadRequest("The master passphrase is needed.")
-    if file is None:
-        blob = await daemon.write(membership.sealed_master)
-    else:
+    if sealed is not None:
+        blob = sealed
+    elif file is not None:
         blob = await trio.to_thread.run_sync(read, file, daemon.snapshot.mesh)
+    else:
+        blob = await daemon.write(membership.sealed_master)
     key = await trio.to_thread.run_sync(escrow.open_master, blob, passphrase)
     if key.udf != daemon.snapshot.mesh:
         raise TrustError("The sealed master key is not this mesh's.")
@@ -103,15 +108,25 @@ def write(path: Path, mesh: str, sealed: bytes) -> None:
     """Put the sealed master key into a new file, readable by its owner alone; durable when this returns. Exists."""
     if path.exists():
         raise Exists(f"{path} exists already.")
-    durable_write(path, payload.encode({_TAG: {"V": 1, "Mesh": mesh, "Sealed": base64url.encode(sealed)}}) + b"\n")
+    durable_write(path, encode(mesh, sealed))
 
 
 def read(path: Path, mesh: str) -> bytes:
     """The sealed master key from a file that `write` made. FormatError, StoreError; TrustError for another mesh's."""
-    fields = payload.decode(read_file(path, MAX_FILE).rstrip(b"\n"))
+    return decode(read_file(path, MAX_FILE), mesh)
+
+
+def encode(mesh: str, sealed: bytes) -> bytes:
+    """What such a file holds: a line of JSON."""
+    return payload.encode({_TAG: {"V": 1, "Mesh": mesh, "Sealed": base64url.encode(sealed)}}) + b"\n"
+
+
+def decode(data: bytes, mesh: str) -> bytes:
+    """The sealed master key from what a file holds. FormatError; TrustError for another mesh's."""
+    fields = payload.decode(data.rstrip(b"\n"))
     found = fields.get(_TAG) if type(fields) is dict else None
     if type(found) is not dict or found.get("V") != 1:
-        raise FormatError(f"{path} holds no sealed master key")
+        raise FormatError("that file holds no sealed master key")
     if not udf.equal(payload.text_member(found, "Mesh", 64), mesh):
         raise TrustError("That file is of another mesh.")
     return base64url.decode(payload.text_member(found, "Sealed", 8192))

@@ -7,7 +7,7 @@ are found by name, by id, or by the id's beginning; what fits several is refused
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 
 import trio
@@ -122,22 +122,31 @@ async def moved_past(daemon: Daemon, moved: int, changed: int) -> None:
         nursery.start_soon(one, daemon.changed, changed)
 
 
-async def resolve(daemon: Daemon, text: str) -> str:
+async def resolve(daemon: Daemon, text: str, *, removed: bool = False) -> str:
     """`find`, after a look at names that came a moment ago: a person who saw a device join names it at once."""
     try:
         return find(daemon, text)
     except NotFound:
         saved = refresh(daemon)
-        if saved is None:
-            raise
-    await wait(saved)
-    return find(daemon, text)
+        if saved is not None:
+            await wait(saved)
+    return find(daemon, text, removed=removed)
 
 
-def find(daemon: Daemon, text: str) -> str:
-    """The UDF of the one device of the mesh that `text` means. NotFound, Ambiguous."""
+def find(daemon: Daemon, text: str, *, removed: bool = False) -> str:
+    """The UDF of the one device of the mesh that `text` means. NotFound, Ambiguous.
+
+    `removed`: or of one that was removed, where no present one fits."""
+    found = _fitting(daemon, text, set(daemon.snapshot.devices))
+    if found is None and removed:
+        found = _fitting(daemon, text, set(daemon.snapshot.removed))
+    if found is None:
+        raise NotFound("there is no such device in this mesh", hint="see: meshctl device list")
+    return found
+
+
+def _fitting(daemon: Daemon, text: str, devices: Collection[str]) -> str | None:
     names = cached(daemon)
-    devices = daemon.snapshot.devices
     for found in (
         [udf for udf in devices if fingerprints.equal(udf, text)],
         [udf for udf in devices if names.get(udf) == text],
@@ -149,4 +158,4 @@ def find(daemon: Daemon, text: str) -> str:
         if found:
             choices = ", ".join(f"{shown(names, udf)} {udf}" for udf in sorted(found))
             raise Ambiguous(f"more than one device fits: {choices}", hint="give more of its id")
-    raise NotFound("there is no such device in this mesh", hint="see: meshctl device list")
+    return None

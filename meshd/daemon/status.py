@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshd import __version__
+from meshd.daemon import drafts, recent
 from meshd.daemon import names as naming
 from meshd.daemon.context import Daemon
 from meshd.daemon.index import conflicted
@@ -51,6 +52,7 @@ _GRAVITY = (
     "pending",
     "no-network",
     "clock-skew",
+    "drafts",
     "locked",
 )
 
@@ -86,8 +88,10 @@ async def report(app: App) -> dict[str, Any]:
     names = health.read(lambda: naming.current(daemon), {})
     newest = health.read(lambda: newest_seq(connection), 0)
     items, in_conflict = await _counts(daemon, health)
+    waiting = health.read(lambda: drafts.count(connection), 0)
+    lately = health.read(lambda: recent.since(connection, daemon.now_ms(), names), recent.Recent())
     if snapshot.connected:
-        examine(app, names, health)
+        examine(app, names, waiting, health)
     return {
         "mesh": snapshot.mesh or None,
         "device": device_name(daemon, names) if snapshot.connected else None,
@@ -104,6 +108,9 @@ async def report(app: App) -> dict[str, Any]:
         "version": __version__,
         "api": API,
         "synced": all(in_step(progress, newest) for progress in connections(app).values()),
+        "announcements": list(lately.announcements),
+        "drafts": waiting,
+        "stale": lately.stale,
     }
 
 
@@ -120,9 +127,11 @@ async def _counts(daemon: Daemon, health: Health) -> tuple[dict[str, int], int]:
             health.add(exc.code, str(exc), exc.hint)
     items: dict[str, int] = {}
     in_conflict = 0
+    vaults = list(daemon.keyring.vaults.items()) if daemon.keyring is not None else []
+    hidden = {identifier for identifier, opened in vaults if opened.container.deleted}
     for entry in list(index.entries.values()):  # a copy: a worker may be filling it
         kind = of_tag(entry.tag)
-        if kind.vault:
+        if kind.vault and entry.container not in hidden:
             in_conflict += entry.heads > 1
             if not entry.deleted:
                 items[kind.name] = items.get(kind.name, 0) + 1
@@ -220,14 +229,14 @@ def discovery(app: App) -> dict[str, Any]:
 # --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
-def examine(app: App, names: Mapping[str, str], health: Health) -> None:
-    """Everything that a person should know or can mend."""
+def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) -> None:
+    """Everything that a person should know or can mend. `waiting` counts drafts."""
     daemon, snapshot = app.daemon, app.daemon.snapshot
     if snapshot.own in snapshot.removed:
         health.add(
             "removed",
             "This device was removed from its mesh: it gets and gives nothing any more.",
-            "to use it again, connect it anew with another --home",
+            "delete what it holds: meshctl wipe; it can be connected anew then",
         )
     _forks(daemon, names, health)
     _strikes(connections(app).values(), names, health)
@@ -251,6 +260,12 @@ def examine(app: App, names: Mapping[str, str], health: Health) -> None:
                 f"The clock of {naming.shown(names, udf)} is {apart}.",
                 "set the clock that is wrong: times shown, and which of two edits made apart is shown first, follow it",
             )
+    if waiting:
+        health.add(
+            "drafts",
+            f"{waiting} writes wait here for new keys: those so far were readable by a device that no longer is one.",
+            "unlock an admin device and let it sync; they go out by themselves then",
+        )
     if daemon.locked:
         health.add("locked", "This device is locked: it syncs, and shows no items.", "run: meshctl unlock")
 
@@ -291,7 +306,7 @@ def _aside(daemon: Daemon, health: Health) -> None:
         health.add(
             "quarantine",
             f"{quarantined} versions are in quarantine: whoever signed them was not entitled to.",
-            "they are kept and not applied; after a device was removed this is to be expected",
+            "they are kept and not applied: meshctl quarantine list",
         )
     if pending := counts.get(State.PENDING, 0):
         health.add(

@@ -46,6 +46,15 @@ PEER = record(
     }
 )
 PEERS = array(PEER, "the other devices of the mesh")
+ANNOUNCEMENT = record(
+    {
+        "time": TIME,
+        "type": text("added, removed, role, burned; unknown types are to be shown by their text", most=32),
+        "text": text("a sentence", most=1024),
+    },
+    {"device": ID, "name": NAME, "by": NAME, "role": text(enum=ROLES)},
+    "something about who belongs to the mesh, told on every device",
+)
 STATUS = record(
     {
         "mesh": nullable(text("UDF of the mesh; null before init or connect", most=256)),
@@ -63,7 +72,12 @@ STATUS = record(
         "version": text("release of the daemon", most=64),
         "api": integer("number of the local API"),
     },
-    {"synced": boolean("every connected peer has acknowledged our newest version, and we theirs")},
+    {
+        "synced": boolean("every connected peer has acknowledged our newest version, and we theirs"),
+        "announcements": array(ANNOUNCEMENT, "of the last 24 hours, the newest first"),
+        "drafts": integer("writes that wait here until an admin makes new keys"),
+        "stale": integer("items that were written in the last 24 hours by who had not heard of a removal"),
+    },
 )
 WHOAMI = record(
     {"mesh": text(most=256), "device": DEVICE_NAME},
@@ -136,6 +150,10 @@ CONNECTION = record(
     },
 )
 
+GRANT = record(
+    {"vault": text("id, or * for all, future ones too", most=256), "level": text(enum=("read", "write"))},
+    {"application": text(most=64), "name": NAME},
+)
 DEVICE = record(
     {
         "id": ID,
@@ -152,11 +170,13 @@ DEVICE = record(
         "behind": integer(),
         "fingerprint": text("the device's fingerprint for reading aloud", most=256),
         "last_error": nullable(text("why the last dial failed", most=1024)),
+        "grants": array(GRANT, "what a member may read or write"),
     },
 )
 DEVICES = record({"devices": array(DEVICE)})
 DEVICE_REQUEST = record({}, {"name": NAME, "address": nullable(text("host:port; null forgets it", least=1, most=300))})
 
+VAULT_WISH = text("name or id of a vault of that application", least=1, most=256)
 VAULT = record(
     {
         "id": ID,
@@ -165,7 +185,8 @@ VAULT = record(
         "items": integer(),
         "readable": boolean(),
         "writable": boolean(),
-    }
+    },
+    {"deleted": boolean()},
 )
 APPLICATIONS = record({"applications": array(VAULT)})
 
@@ -185,6 +206,7 @@ _SUMMARY_MORE: dict[str, Shape] = {
     "deleted": boolean(),
     "tags": array(text(most=128)),
     "vid": text("the winner", most=64),
+    "pending": boolean("written here, and kept until an admin makes new keys"),
 }
 _SECRETS: dict[str, Shape] = {
     "password": text(most=4096, form="password"),
@@ -193,17 +215,15 @@ _SECRETS: dict[str, Shape] = {
 }
 SUMMARY = record(_SUMMARY, _SUMMARY_MORE, "an item without its secrets")
 ITEMS = record({"items": array(SUMMARY), "next": nullable(text("give it as `after` for the next page", most=512))})
+_CONTENT: dict[str, Shape] = {
+    "title": text(most=1024),
+    "sites": array(text(most=2048)),
+    "username": text(most=1024),
+    **_SECRETS,
+}
+CONTENT = record(_CONTENT, {"deleted": boolean(), "tags": array(text(most=128))}, "what an item holds")
 HEAD = record(
-    {
-        "vid": text(most=64),
-        "winner": boolean(),
-        "device": text(most=256),
-        "updated": TIME,
-        "title": text(most=1024),
-        "sites": array(text(most=2048)),
-        "username": text(most=1024),
-        **_SECRETS,
-    },
+    {"vid": text(most=64), "winner": boolean(), "device": text(most=256), "updated": TIME, **_CONTENT},
     {"deleted": boolean(), "tags": array(text(most=128)), "device_id": ID},
     "one of several states of an item",
 )
@@ -228,16 +248,26 @@ _ITEM_REQUEST: dict[str, Shape] = {
 }
 ITEM_REQUEST = record(
     {"application": text(enum=("password",)), "sites": SITES},
-    {"vault": ID, **_ITEM_REQUEST, "note": NOTE, "totp": text(most=4096, form="password")},
+    {"vault": VAULT_WISH, **_ITEM_REQUEST, "note": NOTE, "totp": text(most=4096, form="password")},
 )
 ITEM_CHANGE = record(
     {},
     {**_ITEM_REQUEST, "sites": SITES, "note": nullable(NOTE), "totp": nullable(text(most=4096, form="password"))},
     "members that are absent stay as they are; an edit replaces every head",
 )
-WRITTEN = record({"id": ID}, {"vid": text(most=64), "updated": TIME, "deleted": boolean()}, "durable when answered")
+WRITTEN = record(
+    {"id": ID},
+    {
+        "vid": text("absent while pending", most=64),
+        "updated": TIME,
+        "deleted": boolean(),
+        "pending": boolean("no key is fit for it: it is kept here, sealed, until an admin makes one"),
+    },
+    "durable when answered",
+)
 LOOKUP = record(
-    {"application": text(enum=("password",)), "site": text(least=1, most=2048)}, {"username": text(most=1024)}
+    {"application": text(enum=("password",)), "site": text(least=1, most=2048)},
+    {"username": text(most=1024), "vault": VAULT_WISH},
 )
 
 ROW = record({"row": integer("line of the file, the header is 1"), "reason": text(most=1024)})
@@ -247,7 +277,7 @@ IMPORT_REQUEST = record(
         "format": text(enum=("chrome-csv",)),
         "text": text("the whole file", most=32 * 1024 * 1024, form="password"),
     },
-    {"vault": ID, "update": boolean("edit items whose password differs"), "dry_run": boolean("report only")},
+    {"vault": VAULT_WISH, "update": boolean("edit items whose password differs"), "dry_run": boolean("report only")},
 )
 IMPORT = record(
     {
@@ -260,6 +290,7 @@ IMPORT = record(
     {
         "different": array(ROW, "in the vault with another password, left alone without `update`"),
         "applied": boolean("false for a dry run and when rows were rejected"),
+        "pending": integer("of what was added or updated, what waits here until an admin makes new keys"),
     },
 )
 
@@ -270,7 +301,8 @@ EVENT = record(
         "time": TIME,
         "type": text(
             "reset (with `snapshot`: a whole status), mesh, device, item, conflict, peer, invitation, connection, "
-            "lock, health; unknown types are to be ignored",
+            "lock, health, added, removed, role, grant, vault, rotation, draft, stale, import, undo; unknown types are "
+            "to be ignored",
             most=64,
         ),
     },
@@ -282,6 +314,9 @@ EVENT = record(
         "name": text(most=64),
         "state": text(most=64),
         "count": integer(),
+        "role": text(most=32),
+        "by": text("name of the device that did it", most=64),
+        "vault": text("id", most=256),
     },
 )
 ERROR = record(
@@ -293,6 +328,7 @@ ERROR = record(
                 "hint": nullable(text(most=4096)),
                 "candidates": array(SUMMARY, "with `ambiguous`"),
                 "pending": array(text(most=64), "with `not-synced`: names of the devices that are not in step"),
+                "needs": text("with `denied`: `master_passphrase`; ask again with that", most=64),
             },
         ),
     }

@@ -9,7 +9,7 @@ import json
 import sys
 
 from meshd import __version__
-from meshd.localapi import API, HOST, bodies
+from meshd.localapi import API, HOST, bodies, bodies_admin
 from meshd.localapi.errors import EXIT_CODES, HTTP_STATUS
 from meshd.localapi.routes import ROUTES, Route
 from meshd.localapi.shapes import Shape, record, text
@@ -68,6 +68,19 @@ _NAMED = {
     "Import": "IMPORT",
     "Written": "WRITTEN",
     "Event": "EVENT",
+    "Content": "CONTENT",
+    "Announcement": "ANNOUNCEMENT",
+    "Grant": "GRANT",
+}
+_NAMED_ADMIN = {
+    "Called": "CALLED",
+    "VaultName": "VAULT_NAME",
+    "RemovalPlan": "REMOVAL_PLAN",
+    "Removal": "REMOVAL",
+    "Exposure": "EXPOSURE",
+    "Rights": "RIGHTS",
+    "Quarantined": "QUARANTINED",
+    "Undoable": "UNDOABLE",
 }
 
 
@@ -124,7 +137,8 @@ def _closed(shape: Shape) -> Shape:
 
 
 def _named() -> list[tuple[str, Shape]]:
-    return [(name, getattr(bodies, word)) for name, word in _NAMED.items()]
+    found = [(name, getattr(bodies, word)) for name, word in _NAMED.items()]
+    return found + [(name, getattr(bodies_admin, word)) for name, word in _NAMED_ADMIN.items()]
 
 
 def _refer(shape: Shape) -> Shape:

@@ -10,30 +10,14 @@ from typing import NamedTuple
 from meshd.errors import BadRequest, NotFound
 from meshd.localapi import bodies as b
 from meshd.localapi.http import split_target, unquote
-from meshd.localapi.shapes import Json, Shape, boolean, check_request, integer, number, read_query, record, text
+from meshd.localapi.route import CONNECTED, MAX_BODY, RUNNING, UNLOCKED, Route
+from meshd.localapi.routes_admin import ADMIN_ROUTES
+from meshd.localapi.shapes import Json, boolean, check_request, integer, number, read_query, record, text
 
-RUNNING, CONNECTED, UNLOCKED = "running", "connected", "unlocked"
+__all__ = ["CONNECTED", "MAX_BODY", "MAX_IMPORT", "ROUTES", "RUNNING", "UNLOCKED", "Match", "Route"]
+__all__ += ["by_name", "check_body", "find"]
 
-MAX_BODY = 256 * 1024
 MAX_IMPORT = 64 * 1024 * 1024  # JSON around 32 MiB of text, quotes escaped
-
-_NOTHING = record({})
-
-
-class Route(NamedTuple):
-    """`needs`: what must be true of the daemon first; otherwise the errors not-connected and locked."""
-
-    name: str
-    method: str
-    path: str  # parameters in braces
-    summary: str
-    needs: str
-    answer: Shape
-    body: Shape | None = None
-    query: Shape = _NOTHING
-    status: int = 200
-    stream: bool = False  # the answer is NDJSON, one `answer` a line; empty lines keep the connection alive
-    most: int = MAX_BODY  # bytes of body
 
 
 class Match(NamedTuple):
@@ -150,7 +134,15 @@ ROUTES: tuple[Route, ...] = (
         b.DEVICE,
         b.DEVICE_REQUEST,
     ),
-    Route("applications", "GET", "/v1/applications", "The vaults", UNLOCKED, b.APPLICATIONS),
+    Route(
+        "applications",
+        "GET",
+        "/v1/applications",
+        "The vaults",
+        UNLOCKED,
+        b.APPLICATIONS,
+        query=record({}, {"deleted": boolean("deleted ones too")}),
+    ),
     Route(
         "items",
         "GET",
@@ -162,7 +154,7 @@ ROUTES: tuple[Route, ...] = (
             {},
             {
                 "application": text(enum=("password",)),
-                "vault": b.ID,
+                "vault": b.VAULT_WISH,
                 "site": text(most=2048),
                 "username": text(most=1024),
                 "query": text("words that title, sites or user name contain", most=1024),
@@ -232,6 +224,7 @@ ROUTES: tuple[Route, ...] = (
             },
         ),
     ),
+    *ADMIN_ROUTES,
 )
 
 

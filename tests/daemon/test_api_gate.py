@@ -38,12 +38,27 @@ BODIES: dict[str, object] = {
     "change-item": {"title": "new"},
     "import": {"application": "password", "format": "chrome-csv", "text": "url,username,password\n"},
     "generate": {},
+    "plan-removal": {"devices": ["phone"]},
+    "remove": {"devices": ["phone"]},
+    "set-role": {"role": "relay"},
+    "change-rights": {"revoke": ["ssh"]},
+    "add-vault": {"application": "password", "name": "work"},
+    "change-vault": {"name": "work"},
+    "rotate": {},
+    "import-quarantine": {"ids": ["unknown"]},
+    "renew": {},
+    "master-passphrase": {"master_passphrase": "m", "new": "n"},
+    "master-file": {"master_passphrase": "m"},
+    "master-offline": {"master_passphrase": "m", "text": "{}"},
+    "master-online": {"master_passphrase": "m", "text": "{}"},
+    "undo": {},
+    "wipe": {},
 }
 
 
 def target_of(route: Route) -> str:
     path = route.path
-    for name in ("invitation", "connection", "device", "item"):
+    for name in ("invitation", "connection", "device", "item", "vault", "version", "change"):
         path = path.replace("{" + name + "}", "unknown")
     return path
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshd.daemon import membership, names, status
 from meshd.daemon.context import Daemon, wait
+from meshd.daemon.handlers import wishes
 from meshd.daemon.handlers.mesh import checked_name
 from meshd.errors import BadRequest, Denied, Exists, Locked
 from meshd.net.lan import parse_address
@@ -28,7 +29,22 @@ async def every(app: App, call: Call) -> dict[str, Any]:
 
 
 async def one(app: App, call: Call) -> dict[str, Any]:
-    return _whole(app, await names.resolve(app.daemon, call.params["device"]))
+    """Everything that is known of a device; of a member, what it may read and write too."""
+    daemon = app.daemon
+    udf = await names.resolve(daemon, call.params["device"])
+    view = _whole(app, udf)
+    if view["role"] == "member":
+        view["grants"] = wishes.grant_views(daemon, await _grants(daemon, udf))
+    return view
+
+
+async def _grants(daemon: Daemon, udf: str) -> list[tuple[str, str]]:
+    """(vault, level). Authority lives in the writer's thread, so it is asked there."""
+
+    def ask(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+        return [(vault, level) for holder, vault, level in daemon.replica.authority.grants() if holder == udf]
+
+    return await wait(daemon.writer.submit(ask))
 
 
 async def change(app: App, call: Call) -> dict[str, Any]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE = 15.0  # seconds between signs of life
 PAGE = 500
-_TEXTS = ("item", "application", "device", "name", "state")
+_TEXTS = ("item", "application", "device", "name", "state", "role", "by", "vault")
 
 
 async def stream(app: App, call: Call) -> AsyncIterator[bytes]:
@@ -97,6 +97,9 @@ def _said(daemon: Daemon, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
             return {"type": "item", "count": data.get("count", 0)}
         case "mesh":
             return {"type": "mesh", "count": len(data.get("devices", ()))}
+        case "draft" | "stale":
+            about = {"item": str(data.get("id", ""))}
+            return {"type": kind} | about | _details(data)
         case "rejected" | "quarantine" | "fork":
             return {"type": "health", "state": kind} | _details(data)
     return {"type": kind[:64]} | _details(data)

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from meshd.daemon import keyring as keyrings
-from meshd.daemon import vaults
+from meshd.daemon import drafts, vaults
+from meshd.daemon.drafts import Pending
+from meshd.daemon.handlers.items_write import chosen_vault
 from meshd.daemon.index import Entry
 from meshd.daemon.keyring import Keyring, Opened
 from meshd.daemon.pen import Pen
@@ -50,14 +51,14 @@ async def run(app: App, call: Call) -> dict[str, Any]:
         return _report(Plan(), rejected=rows, applied=False)
     update, dry = bool(body.get("update")), bool(body.get("dry_run"))
     async with app.importing:
-        keyring = daemon.unlocked()
-        opened = keyring.find(body["application"], body.get("vault"))
+        keyring, opened = daemon.unlocked(), chosen_vault(daemon, body)
         index = await daemon.fresh_index()
         known = _by_login(index.entries.values(), opened)
         plan = await trio.to_thread.run_sync(partial(_compare, app, logins, known, keyring, update=update))
+        pending = 0
         if not dry and (plan.add or plan.edit):
-            await daemon.write(lambda pen: _write(pen, opened, plan))
-    return _report(plan, rejected=[], applied=not dry)
+            pending = await daemon.write(lambda pen: _write(pen, opened, plan))
+    return _report(plan, rejected=[], applied=not dry) | ({"pending": pending} if pending else {})
 
 
 def _by_login(entries: Iterable[Entry], opened: Opened) -> Known:
@@ -114,13 +115,18 @@ def _against_vault(
         plan.different.append((login.row, reason))
 
 
-def _write(pen: Pen, opened: Opened, plan: Plan) -> None:
-    """Everything in the caller's one transaction."""
-    key = keyrings.write_key(pen.connection, pen.replica, opened)
+def _write(pen: Pen, opened: Opened, plan: Plan) -> int:
+    """Everything in the caller's one transaction; how many of them wait here for a key."""
+    key = drafts.write_key(pen, opened)
+    if key is None:
+        written: list[object] = [drafts.add(pen, opened, partial(_new, login)) for login in plan.add]
+        written += [drafts.replace(pen, identifier, partial(_edited, login)) for identifier, login in plan.edit]
+        return sum(isinstance(one, Pending) for one in written)
     for login in plan.add:
         vaults.add(pen, opened, partial(_new, login), key)
     for identifier, login in plan.edit:
         vaults.replace(pen, identifier, partial(_edited, login), key)
+    return 0
 
 
 def _new(login: Login, time: int, made: str) -> Item:

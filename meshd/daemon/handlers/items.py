@@ -1,7 +1,8 @@
-"""`items`: lists and look-ups from the index, secrets from the store, one version for every change.
+"""`items`, read: lists and look-ups from the index, secrets from the store.
 
 Lists never hold a secret: they are made of index entries, which have none. Secrets are decrypted for the one item that
-is asked for, and reading them puts off the automatic lock.
+is asked for, and reading them puts off the automatic lock. What waits here for a key is shown as pending, in place of
+what it replaces.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from meshd.crypto import base64url
-from meshd.daemon import generate, names, vaults
+from meshd.daemon import drafts, names, vaults
 from meshd.daemon.context import Daemon
+from meshd.daemon.drafts import Pending
+from meshd.daemon.handlers import wishes
+from meshd.daemon.handlers.pending import Shown
 from meshd.daemon.index import Entry
 from meshd.daemon.vaults import Head
-from meshd.errors import Ambiguous, BadRequest, DecryptError, Exists, FormatError, MeshError, NotFound
+from meshd.errors import Ambiguous, BadRequest, DecryptError, FormatError, MeshError, NotFound
 from meshd.localapi.errors import with_details
 from meshd.profile import payload, vault, version
 from meshd.profile.apps import BY_NAME, PASSWORD, hosts, of_tag, password
 from meshd.profile.vault import Item
-from meshd.profile.version import Version
 from meshd.store import versions
 
 if TYPE_CHECKING:
@@ -38,17 +41,18 @@ _KEY = 60  # characters of a title that order it; the cursor of a page has to ho
 
 async def every(app: App, call: Call) -> dict[str, Any]:
     """A page of items without secrets, by title then id. A deleted one is shown as it was before."""
-    index = await app.daemon.fresh_index()
-    query = call.query
-    wanted = [entry for entry in index.entries.values() if _is_asked_for(entry, query)]
+    daemon, query = app.daemon, call.query
+    everything = Shown(daemon, await daemon.fresh_index())
+    vault_id = _vault_id(daemon, query.get("vault"), query.get("application"))
+    wanted = [entry for entry in everything.entries() if _is_asked_for(entry, query, vault_id)]
     if query.get("deleted"):
-        wanted = [_before(app.daemon, entry) for entry in wanted]
+        wanted = [_before(daemon, entry) for entry in wanted]
     wanted = [entry for entry in wanted if _fits(entry, query)]
     limit: int = query.get("limit", PAGE)
     after = _read_cursor(query["after"]) if "after" in query else None
     rest = [entry for entry in wanted if after is None or _order(entry) > after]
     page = heapq.nsmallest(limit, rest, key=_order)
-    called = names.current(app.daemon)
+    called = names.current(daemon)
     return {
         "items": [summary(entry, called) for entry in page],
         "next": _cursor(page[-1]) if len(rest) > len(page) else None,
@@ -65,16 +69,18 @@ async def lookup(app: App, call: Call) -> dict[str, Any]:
     Ambiguous and NotFound list the candidates that there are.
     """
     daemon, site, username = app.daemon, call.body["site"], call.body.get("username")
-    index = await daemon.fresh_index()
-    tag = BY_NAME[call.body["application"]].tag
+    application: str = call.body["application"]
+    vault_id = _vault_id(daemon, call.body.get("vault"), application)
+    everything = Shown(daemon, await daemon.fresh_index())
+    tag = BY_NAME[application].tag
     host = hosts.display(checked_host(site))
-    found, exact = index.find(tag, site, username)
+    found, exact = everything.find(tag, site, username, vault_id)
     if len(found) == 1:
         return whole(daemon, found[0].identifier)
     if found:
         hint = "say which with --username or --id" if exact else "name its site in full"
         raise _choices(daemon, Ambiguous(f"More than one login fits {host}.", hint=hint), found)
-    others, _ = index.find(tag, site) if username is not None else ([], False)
+    others, _ = everything.find(tag, site, None, vault_id) if username is not None else ([], False)
     if others:
         error = NotFound(f"There is no login for {host} with that user name.", hint="see the candidates")
         raise _choices(daemon, error, others)
@@ -82,16 +88,18 @@ async def lookup(app: App, call: Call) -> dict[str, Any]:
 
 
 async def conflicts(app: App, call: Call) -> dict[str, Any]:
-    index = await app.daemon.fresh_index()
+    everything = Shown(app.daemon, await app.daemon.fresh_index())
     called = names.current(app.daemon)
-    found = [entry for entry in index.conflicts() if of_tag(entry.tag).vault]
+    found = [entry for entry in everything.entries() if entry.heads > 1]
     return {"conflicts": [summary(entry, called) for entry in sorted(found, key=_order)]}
 
 
 def whole(daemon: Daemon, identifier: str) -> dict[str, Any]:
     """An item with its secrets; in conflict, every version of it. NotFound, Locked."""
-    heads = opened_heads(daemon, identifier)
     called = names.current(daemon)
+    if (draft := pending_of(daemon, identifier)) is not None:
+        return _whole_draft(daemon, draft, called)
+    heads = opened_heads(daemon, identifier)
     winner, *others = vaults.distinct(heads)
     said = _content(winner)
     view = {
@@ -112,12 +120,33 @@ def whole(daemon: Daemon, identifier: str) -> dict[str, Any]:
     return view
 
 
+def _whole_draft(daemon: Daemon, draft: Pending, called: Mapping[str, str]) -> dict[str, Any]:
+    """What waits here, as an item is shown."""
+    application = of_tag(draft.tag).name
+    return {
+        "id": draft.identifier,
+        "application": application,
+        "vault": draft.container,
+        **content(application, draft.item),
+        "made": _made(draft.item.made, draft.created_ms // 1000),
+        "updated": payload.write_date(draft.created_ms // 1000),
+        "conflicts": 0,
+        "device": names.shown(called, daemon.snapshot.own),
+        "pending": True,
+    }
+
+
+def pending_of(daemon: Daemon, identifier: str) -> Pending | None:
+    """The draft of an item, if there is one. Locked."""
+    return drafts.latest(daemon.reader.connection, daemon.unlocked(), identifier)
+
+
 def opened_heads(daemon: Daemon, identifier: str) -> list[Head]:
     """The heads of a person's item, the winner first. NotFound, Locked."""
     keyring = daemon.unlocked()
     opened = keyring.vaults.get(identifier.partition("/")[0])
     heads: Sequence[Head] = ()
-    if opened is not None and of_tag(opened.application.tag).vault:
+    if opened is not None and of_tag(opened.application.tag).vault and not opened.container.deleted:
         heads = vaults.open_heads(daemon.reader.connection, keyring, identifier)
     if not heads:
         raise NotFound("there is no such item, or this device can't read it", hint="see: meshctl password list")
@@ -125,7 +154,7 @@ def opened_heads(daemon: Daemon, identifier: str) -> list[Head]:
 
 
 def summary(entry: Entry, called: Mapping[str, str]) -> dict[str, Any]:
-    """An index entry as lists show it."""
+    """An index entry as lists show it. Without a version it is a draft."""
     return {
         "id": entry.identifier,
         "application": of_tag(entry.tag).name,
@@ -138,7 +167,7 @@ def summary(entry: Entry, called: Mapping[str, str]) -> dict[str, Any]:
         "conflicts": max(entry.heads - 1, 0),
         "device": names.shown(called, entry.signer),
         "deleted": entry.deleted,
-        "vid": base64url.encode(entry.winner),
+        **({"vid": base64url.encode(entry.winner)} if entry.winner else {"pending": True}),
     }
 
 
@@ -157,8 +186,18 @@ def _version(head: Head, called: Mapping[str, str], *, winner: bool) -> dict[str
 
 
 def _content(head: Head) -> dict[str, Any]:
+    return _read(of_tag(head.tag).name, head.item)
+
+
+def content(application: str, item: Item) -> dict[str, Any]:
+    """An item's plaintext as answers show it, secrets included."""
+    said = _read(application, item)
+    return said | {"title": _title(said["title"], said["sites"], said["username"]), "deleted": item.deleted}
+
+
+def _read(application: str, item: Item) -> dict[str, Any]:
     """What a login holds. An item of an application that this release can't read shows as empty."""
-    said = password.view(head.item) if head.tag == PASSWORD.tag else password.view(Item({}, {}))
+    said: dict[str, Any] = password.view(item if application == PASSWORD.name else Item({}, {}))
     said["sites"] = [hosts.display(site) for site in said["sites"]]
     del said["url"]  # kept for other programs; it may hold a password, and nobody would look for one there
     return said
@@ -185,13 +224,17 @@ def _choices(daemon: Daemon, error: Ambiguous | NotFound, found: Iterable[Entry]
 # --- which ------------------------------------------------------------------------------------------------------------
 
 
-def _is_asked_for(entry: Entry, query: Mapping[str, Any]) -> bool:
-    kind = of_tag(entry.tag)
+def _vault_id(daemon: Daemon, wish: str | None, application: str | None) -> str | None:
+    """The vault that is asked for, None for all; NotFound, Ambiguous."""
+    return None if wish is None else wishes.vault(daemon.unlocked(), wish, application).application.identifier
+
+
+def _is_asked_for(entry: Entry, query: Mapping[str, Any], vault_id: str | None) -> bool:
+    name = of_tag(entry.tag).name
     return (
-        kind.vault
-        and entry.deleted == bool(query.get("deleted"))
-        and query.get("application", kind.name) == kind.name
-        and query.get("vault", entry.container) == entry.container
+        entry.deleted == bool(query.get("deleted"))
+        and query.get("application", name) == name
+        and vault_id in (None, entry.container)
     )
 
 
@@ -214,8 +257,11 @@ def _before(daemon: Daemon, entry: Entry) -> Entry:
     """A deleted entry with the title, sites and user name of what was deleted."""
     keyring = daemon.unlocked()
     connection = daemon.reader.connection
-    raw = versions.raw(connection, entry.winner)
-    parents = versions.raws(connection, version.parse(raw).claim.links.p if raw is not None else ())
+    draft = None if entry.winner else pending_of(daemon, entry.identifier)
+    before: Sequence[bytes] = draft.parents if draft is not None else ()
+    if (raw := versions.raw(connection, entry.winner)) is not None:
+        before = version.parse(raw).claim.links.p
+    parents = versions.raws(connection, before)
     for _, old in parents.values():
         try:
             item = vault.open_item(version.parse(old), keyring.key)
@@ -245,118 +291,9 @@ def _read_cursor(text: str) -> tuple[str, str]:
     return title, identifier
 
 
-# --- writing ----------------------------------------------------------------------------------------------------------
-
-
-async def add(app: App, call: Call) -> dict[str, Any]:
-    """A new item. Exists where the vault has a login of that site and user name; BadRequest, Denied, NotFound."""
-    daemon, body = app.daemon, call.body
-    secret = _password(daemon, body)
-    if secret is None:
-        raise BadRequest("a password is expected, or generate")
-    _check_texts(body)
-    sites, username = checked_sites(body["sites"]), body.get("username", "")
-    opened = daemon.unlocked().find(body["application"], body.get("vault"))
-    index = await daemon.fresh_index()
-    for site, host in zip(body["sites"], map(checked_host, body["sites"]), strict=True):
-        there = [entry for entry in index.find(opened.application.tag, site, username)[0] if host in entry.sites]
-        if any(entry.container == opened.application.identifier for entry in there):
-            name = hosts.display(host)
-            raise Exists(f"There is a login for {name} with that user name.", hint=f"run: meshctl password edit {name}")
-    members = {name: body.get(name) for name in ("title", "note", "totp")}
-    url = next((site for site in body["sites"] if "://" in site), None)
-
-    def build(time: int, made: str) -> Item:
-        return password.new(
-            sites, username, secret, time=time, made=made, url=url, tags=body.get("tags", ()), **members
-        )
-
-    return _written(await daemon.write(lambda pen: vaults.add(pen, opened, build)))
-
-
-async def change(app: App, call: Call) -> dict[str, Any]:
-    """A version that replaces every head; members that are not given stay as they are. NotFound, BadRequest, Denied."""
-    daemon, identifier = app.daemon, call.params["item"]
-    changes = {name: value for name, value in call.body.items() if name != "generate"}
-    secret = _password(daemon, call.body)
-    if secret is not None:
-        changes["password"] = secret
-    if not changes:
-        raise BadRequest("there is nothing to change")
-    _check_texts(changes)
-    if "sites" in changes:
-        changes["url"] = next((site for site in changes["sites"] if "://" in site), None)
-        changes["sites"] = checked_sites(changes["sites"])
-    _check_live(daemon, identifier)
-    return _written(
-        await daemon.write(
-            lambda pen: vaults.replace(
-                pen, identifier, lambda item, time, made: password.edit(item, changes, time=time, made=made)
-            )
-        )
-    )
-
-
-async def delete(app: App, call: Call) -> dict[str, Any]:
-    """A delete marker over every head. NotFound when it was deleted already."""
-    daemon, identifier = app.daemon, call.params["item"]
-    _check_live(daemon, identifier)
-    written = await daemon.write(
-        lambda pen: vaults.replace(
-            pen, identifier, lambda item, time, made: password.deleted(item, time=time, made=made)
-        )
-    )
-    return _written(written) | {"deleted": True}
-
-
-def _check_live(daemon: Daemon, identifier: str) -> None:
-    winner = opened_heads(daemon, identifier)[0]
-    if winner.item.deleted:
-        raise NotFound("That item was deleted.", hint="see: meshctl password list --deleted")
-    if winner.tag != PASSWORD.tag:
-        raise BadRequest(f"items of {of_tag(winner.tag).name} can't be changed by this release of meshd")
-
-
-def _written(version: Version) -> dict[str, Any]:
-    return {
-        "id": version.identifier,
-        "vid": base64url.encode(version.vid),
-        "updated": payload.write_date(version.updated),
-        "deleted": False,
-    }
-
-
-def _password(daemon: Daemon, body: Mapping[str, Any]) -> str | None:
-    """The password that a request gives or wants made; None: neither."""
-    if "generate" not in body:
-        given: str | None = body.get("password")
-        return given
-    if "password" in body:
-        raise BadRequest("either a password or generate")
-    return generate.from_recipe(body["generate"], daemon.rng)
-
-
-def _check_texts(body: Mapping[str, Any]) -> None:
-    """BadRequest for what an item can't hold, before anything is written."""
-    try:
-        for name in ("title", "username", "password", "note", "totp"):
-            password.check_text(name, body.get(name))
-        for tag in body.get("tags", ()):
-            password.check_text("tag", tag)
-    except FormatError as exc:
-        raise BadRequest(str(exc)) from exc
-
-
 def checked_host(site: str) -> str:
     """The normalised host of a site that a person named; BadRequest."""
     try:
         return hosts.normalise(site)
     except FormatError as exc:
         raise BadRequest(str(exc)) from exc
-
-
-def checked_sites(sites: Sequence[str]) -> list[str]:
-    """The normalised hosts of a login, each once; BadRequest for none or too many."""
-    if not 1 <= len(sites) <= password.MAX_SITES:
-        raise BadRequest(f"a login is for one to {password.MAX_SITES} sites")
-    return list(dict.fromkeys(checked_host(site) for site in sites))

@@ -98,14 +98,20 @@ def make_keystore(app: App, tier1: dict[str, Any], tier2: dict[str, Any], passph
 
 async def applications(app: App, call: Call) -> dict[str, Any]:
     """The vaults, by application and name, with what this device may do in each."""
-    daemon = app.daemon
+    return {"applications": await vault_list(app.daemon, deleted=bool(call.query.get("deleted")))}
+
+
+async def vault_list(daemon: Daemon, *, deleted: bool = False) -> list[dict[str, Any]]:
+    """The same; deleted vaults only if asked for."""
     index = await daemon.fresh_index()
     keyring, snapshot = daemon.unlocked(), daemon.snapshot
     live: dict[str, int] = {}
     for entry in index.entries.values():
         if not entry.deleted:
             live[entry.container] = live.get(entry.container, 0) + 1
-    opened = {identifier: vault for identifier, vault in keyring.vaults.items() if not vault.container.deleted}
+    opened = {
+        identifier: vault for identifier, vault in keyring.vaults.items() if deleted or not vault.container.deleted
+    }
     writable = await _writable(daemon, tuple(snapshot.applications))
     found = []
     for identifier, application in snapshot.applications.items():
@@ -121,9 +127,10 @@ async def applications(app: App, call: Call) -> dict[str, Any]:
                 "items": live.get(identifier, 0),
                 "readable": identifier in opened,
                 "writable": identifier in writable,
+                "deleted": identifier in opened and opened[identifier].container.deleted,
             }
         )
-    return {"applications": sorted(found, key=lambda view: (view["application"], view["name"], view["id"]))}
+    return sorted(found, key=lambda view: (view["application"], view["name"], view["id"]))
 
 
 async def _writable(daemon: Daemon, containers: tuple[str, ...]) -> frozenset[str]:

@@ -1,0 +1,72 @@
+"""What happened in the mesh in the last day, for people: who came and went, whose role changed, what was guessed.
+
+Made of the events that every device records (`announce`), so that what one device did is seen on all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meshd.daemon import announce, names
+from meshd.profile import payload
+
+DAY_MS = 24 * 3600 * 1000
+MOST = 50  # announcements that a status lists
+_ROLES = ("admin", "member", "relay")
+
+
+@dataclass(frozen=True, slots=True)
+class Recent:
+    """`announcements` are as the local API lists them, the newest first; `stale` counts items that were written anew
+    because somebody had not heard of a removal."""
+
+    announcements: tuple[dict[str, Any], ...] = ()
+    stale: int = 0
+
+
+def since(connection: sqlite3.Connection, now_ms: int, called: Mapping[str, str]) -> Recent:
+    """What the events of the last 24 hours tell. `called` names devices."""
+    rows = connection.execute(
+        "SELECT time, type, data FROM events WHERE time > ? AND type IN ('device', 'invitation', 'stale')"
+        " ORDER BY id DESC",
+        (now_ms - DAY_MS,),
+    )
+    told: list[dict[str, Any]] = []
+    stale: set[object] = set()
+    for time, kind, text in rows:
+        data = json.loads(text)
+        if kind == "stale":
+            stale.add(data.get("id"))
+        elif len(told) < MOST and (said := _said(kind, data, called)) is not None:
+            told.append({"time": payload.write_date(time // 1000)} | said)
+    return Recent(tuple(told), len(stale))
+
+
+def _said(kind: str, data: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Any] | None:
+    """One announcement; None for events that are none."""
+    state = data.get("state")
+    if kind == "invitation":
+        if state != "burned":
+            return None
+        return {"type": "burned", "text": "an invitation was burnt: its code was guessed wrongly too often"}
+    udf = data.get("device")
+    if not isinstance(udf, str):
+        return None
+    name = names.shown(called, udf)
+    role = data["role"] if data.get("role") in _ROLES else None
+    match state:
+        case announce.ADDED:
+            text = f"{name} joined" + (f" as {role}" if role else "")
+        case announce.REMOVED:
+            text = f"{name} was removed"
+        case announce.ROLE:
+            text = f"{name} became {role}" + (f" (was {data['before']})" if data.get("before") in _ROLES else "")
+        case announce.GONE:
+            text = f"{name} is no device of this mesh any more: who added it was not entitled to"
+        case _:
+            return None
+    return {"type": state, "text": text, "device": udf, "name": name} | ({"role": role} if role else {})
