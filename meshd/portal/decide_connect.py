@@ -34,6 +34,9 @@ def start(checked: ConnectStart, context: Context, view: View) -> Decision:
     mine = next((one for one in waiting if one.device == checked.device), None)
     if mine is not None and mine.request_id == checked.request_id:
         return rights.accept("ConnectStart")
+    before = view.answered(account.name, checked.device)
+    if before is not None and before.request_id == checked.request_id:
+        return rights.accept("ConnectStart")  # a replay must not take the answer away
     if mine is None and len(waiting) >= context.policy.pending_per_account:
         return rights.refuse("ConnectStart", context, Status.OVERLOAD, Reason.WAITING)
     pending = Pending(
@@ -99,7 +102,7 @@ def complete(checked: ConnectComplete, context: Context, view: View) -> Decision
     # One test program of 2016 says "Accept".
     if checked.result in (ACCEPTED, "Accept") and not _listed(account, checked.device, view):
         return no(Status.LINKS_MISSING, Reason.MISSING)
-    answer = Answered(account.name, checked.device, request.dak, checked.wire)
+    answer = Answered(account.name, checked.device, request.dak, request.request_id, checked.wire)
     return rights.accept("ConnectComplete", PutAnswer(answer))
 
 

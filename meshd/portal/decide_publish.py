@@ -119,10 +119,12 @@ def _personal(
         return _no(context, Status.UNAUTHORIZED, Reason.SIGNATURE)
     for one in (*entry.parsed.embedded, entry.parsed):
         authority.check_shape(one.claim)
+    new_rows = _rows_for(mesh, found, rows, view)
+    check_chains(found, new_rows, view)
     state = _profile_state(authority, found, master_known)
     if state is None:
         return _no(context, Status.UNAUTHORIZED, Reason.NOT_ALLOWED)
-    writes = [*_rows_for(mesh, found, rows, view), *_embedded_writes(mesh, found, authority, view)]
+    writes = [*new_rows, *_embedded_writes(mesh, found, authority, view)]
     writes.append(PutVersion(mesh, found, state))
     if not known_caller:
         writes.append(Notice(mesh, "published-by-master-key", context.caller.keyid))  # type: ignore[union-attr]
@@ -164,7 +166,7 @@ def _application(
     if found is None:
         return _no(context, Status.UNAUTHORIZED, Reason.SIGNATURE)
     new_rows = _rows_for(mesh, found, rows, view)
-    parents = {one.row.vid: _known_row(one.row) for one in new_rows}
+    parents = _known_rows(new_rows)
     authority.check_shape(claim)
     check_parents(claim, _parents(claim, parents, view))
     _check_count(claim, parents, view)
@@ -223,9 +225,11 @@ def _finish(found: Version, state: State, mesh: str, writes: list[Write], contex
 
 
 def root_writes(root: Version, rows: Mapping[bytes, Row], view: View) -> list[Write]:
-    """What opening an account stores of the first profile of its mesh."""
+    """What opening an account stores of the first profile of its mesh. TrustError as `check_chains`."""
     mesh = root.identifier
-    writes: list[Write] = [*_rows_for(mesh, root, rows, view), *_embedded_writes(mesh, root, None, view)]
+    new_rows = _rows_for(mesh, root, rows, view)
+    check_chains(root, new_rows, view)
+    writes: list[Write] = [*new_rows, *_embedded_writes(mesh, root, None, view)]
     return [*writes, PutVersion(mesh, root, State.APPLIED)]
 
 
@@ -283,8 +287,21 @@ def device_parents_missing(profile: Parsed, rows: Mapping[bytes, Row], view: Vie
     return [vid for vid in named if vid not in rows and view.known(vid) is None]
 
 
-def _known_row(row: Row) -> Known:
-    return Known(row.kind, row.identifier, row.links.g, row.signer, row.links.n)
+def check_chains(profile: Version, rows: Iterable[PutRow], view: View) -> None:
+    """TrustError unless a personal profile, and each device profile in it, stands where its author's chain has it, and
+    the device profiles follow their own earlier ones."""
+    given = _known_rows(rows)
+    for part in (*profile.embedded[1:], profile):
+        _check_count(part.claim, given, view)
+        if part.claim.kind is Kind.DEVICE:
+            check_parents(part.claim, _parents(part.claim, given, view))
+
+
+def _known_rows(rows: Iterable[PutRow]) -> dict[bytes, Known]:
+    return {
+        one.row.vid: Known(one.row.kind, one.row.identifier, one.row.links.g, one.row.signer, one.row.links.n)
+        for one in rows
+    }
 
 
 def _parents(claim: Claim, parents: Mapping[bytes, Known], view: View) -> Iterator[tuple[int, str, int]]:
@@ -296,6 +313,8 @@ def _parents(claim: Claim, parents: Mapping[bytes, Known], view: View) -> Iterat
 
 def _check_count(claim: Claim, parents: Mapping[bytes, Known], view: View) -> None:
     """n = 1 + max over q, as far as q is known; TrustError. Counts decide nothing, but a wrong one is malformed."""
+    if not claim.links.n:  # signed by the master key, which has no chain
+        return
     top = 0
     for vid in claim.links.q:
         known = parents.get(vid) or view.known(vid)

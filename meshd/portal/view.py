@@ -100,11 +100,12 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer to a connection request. `dak` is that of the device that asked."""
+    """The answer to a connection request. `dak` is that of the device that asked, `request_id` what it asked with."""
 
     account: str
     device: str
     dak: str
+    request_id: bytes
     wire: dict[str, Any] = field(repr=False)
 
 

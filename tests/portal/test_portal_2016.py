@@ -268,6 +268,14 @@ def test_an_acceptance_is_kept_only_when_the_profile_lists_the_device(portal: Me
     assert portal.answers and not portal.waiting
 
 
+def test_a_replayed_request_does_not_take_the_answer_away(portal: MemoryPortal):
+    tell(portal, json.dumps(request("M", "ConnectStart")))
+    tell(portal, publish(LATER))
+    tell(portal, json.dumps(request("M", "ConnectComplete")))
+    tell(portal, json.dumps(request("M", "ConnectStart")))
+    assert tell(portal, json.dumps(request("M", "ConnectStatus")))["Result"]
+
+
 def test_a_tampered_request_is_not_kept(portal: MemoryPortal):
     start = request("M", "ConnectStart")
     members = start["ConnectStart"]["ConnectStartRequest"]
