@@ -1,4 +1,4 @@
-"""A client of 2016 at our portal: the captured sessions of January and March, replayed, and what went wrong then.
+"""A client of 2016 at our portal: the captured exchanges of January and March, replayed, and what went wrong then.
 
 Where the reference portal was right the answer is the same; where it was wrong it is that of protocol-2016.md §8 [R].
 Every answer is read by the model of the 2016 reader.
