@@ -1,8 +1,9 @@
 """The index of items: what `list` and look-ups answer from, without decrypting a vault at every question.
 
-Built when the device is unlocked, from rows sealed under K_cache where the head has not changed and from the items themselves
-where it has; it can be rebuilt from the store at any time. It lives while the device is unlocked and holds no passwords.
-Entries whose heads move are marked, and read again when somebody asks or the daemon has nothing better to do.
+Built when the device is unlocked, from rows sealed under K_cache where the head has not changed and from the items
+themselves where it has; it can be rebuilt from the store at any time. It lives while the device is unlocked and holds
+no passwords. Entries whose heads move are marked, and read again when somebody asks or the daemon has nothing better
+to do.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Entry:
 
 
 class Index:
-    """Entries by Identifier and by host. Belongs to the trio thread; only `read`, which changes nothing, runs elsewhere."""
+    """Entries by Identifier and by host. Belongs to the trio thread; only `read`, which changes nothing, runs
+    elsewhere."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
@@ -96,7 +98,8 @@ class Index:
         return taken
 
     def read(self, connection: sqlite3.Connection, identifiers: Iterable[str]) -> list[tuple[str, Entry | None]]:
-        """What these items are now; None for one without a head that opens. Changes nothing, so it may run in a worker."""
+        """What these items are now; None for one without a head that opens. Changes nothing, so it may run in a
+        worker."""
         return [(identifier, self._entry(connection, identifier)) for identifier in identifiers]
 
     def apply(self, found: Iterable[tuple[str, Entry | None]]) -> None:

@@ -1,7 +1,7 @@
 """The opened vaults of an unlocked device: which keys it holds, and which one encrypts the next item (formats.md F5).
 
-A container's heads may be several; their keys are merged by kid. The keyring is filled from the store when the device is
-unlocked, follows the containers that change, and is dropped on lock.
+A container's heads may be several; their keys are merged by kid. The keyring is filled from the store when the device
+is unlocked, follows the containers that change, and is dropped on lock.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ class Keyring:
         return None
 
     def find(self, name: str, vault_name: str | None = None) -> Opened:
-        """The vault of an application called `name` ("password"), or the one of that application that `vault_name` names."""
+        """The vault of an application called `name` ("password"), or the one of that application that `vault_name`
+        names."""
         kind = BY_NAME.get(name)
         tag = kind.tag if kind is not None else name
         found = sorted(
@@ -146,9 +147,9 @@ def merge(first: Container, second: Container) -> Container:
 def write_key(connection: sqlite3.Connection, replica: Replica, opened: Opened) -> EpochKey:
     """The key for new items: the newest that was only ever wrapped to devices that are readers now.
 
-    Newest = largest g of the introducing version, then smaller vid; never a clock. Every version that wrapped a key counts, not
-    the first alone: a key that was later given to a device that has since been removed is no longer used. Denied when
-    there is none: an admin rotates first.
+    Newest = largest g of the introducing version, then smaller vid; never a clock. Every version that wrapped a key
+    counts, not the first alone: a key that was later given to a device that has since been removed is no longer used.
+    Denied when there is none: an admin rotates first.
     """
     memo = ("write keys", opened.application)
     usable: list[str] | None = replica.memo.get(memo)

@@ -1,8 +1,8 @@
 """Founding a mesh and admitting devices: what is written, in one transaction each. Runs in the writer's thread.
 
-Founding: master profile, personal profile, a container for every kind of vault, and this device's name. Admitting: a personal
-profile that lists the device and its rights, the containers that it may read wrapped for it too, and its name. The person's
-master passphrase has opened the master key only where an admin is made.
+Founding: master profile, personal profile, a container for every kind of vault, and this device's name. Admitting: a
+personal profile that lists the device and its rights, the containers that it may read wrapped for it too, and its
+name. The person's master passphrase has opened the master key only where an admin is made.
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ def admit(
     grants: Mapping[str, str] | None = None,
     master_key: SigningKey | None = None,
 ) -> None:
-    """Take `joiner` (its verified DeviceProfile) into the mesh. `grants` maps containers or `*` to read or write; by default a
-    member writes everywhere and a relay nowhere. An admin needs the master key. Admitting twice changes nothing."""
+    """Take `joiner` (its verified DeviceProfile) into the mesh. `grants` maps containers or `*` to read or write; by
+    default a member writes everywhere and a relay nowhere. An admin needs the master key. Admitting twice changes
+    nothing."""
     authority = pen.replica.authority
     if joiner.identifier in authority.removed():
         raise Denied(
@@ -190,8 +191,8 @@ def _write_personal(
 
 
 def rewrap(pen: Pen) -> None:
-    """Wrap every container for exactly those who read it now, with a new key where a device that no longer reads held the
-    others. Containers that this device can't open are left to who can."""
+    """Wrap every container for exactly those who read it now, with a new key where a device that no longer reads held
+    the others. Containers that this device can't open are left to who can."""
     pen.refresh()
     for opened in list(pen.keyring.vaults.values()):
         container, recipients = opened.container, recipients_of(pen, opened.application)
@@ -247,7 +248,8 @@ def name_device(pen: Pen, identifier: str, name: str) -> None:
 
 
 def _item_that_names(pen: Pen, opened: Opened, device: str) -> str | None:
-    """The Group item of a device, the smallest Identifier if there are several. Each head is opened once while unlocked."""
+    """The Group item of a device, the smallest Identifier if there are several. Each head is opened once while
+    unlocked."""
     said = pen.keyring.said
     for entry, vid in vaults.heads_in(pen.connection, opened.application.identifier):
         if vid not in said:

@@ -1,7 +1,7 @@
 """Items: reading an entry's heads, and writing the version that replaces them. Runs in the writer's thread.
 
-One item is one entry. An edit names every head that it saw as a parent, so editing an item in conflict resolves it, and a
-change that arrives in between stays beside it as a conflict. Nothing is overwritten.
+One item is one entry. An edit names every head that it saw as a parent, so editing an item in conflict resolves it,
+and a change that arrives in between stays beside it as a conflict. Nothing is overwritten.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def items_of(connection: sqlite3.Connection, container: str) -> list[str]:
 def heads_in(connection: sqlite3.Connection, container: str) -> list[tuple[str, bytes]]:
     """(Identifier, vid) of every head of a vault's items, in this order."""
     rows = connection.execute(
-        "SELECT identifier, vid FROM heads WHERE kind = 8 AND identifier > ? AND identifier < ? ORDER BY identifier, vid",
+        "SELECT identifier, vid FROM heads WHERE kind = 8 AND identifier > ? AND identifier < ?"
+        " ORDER BY identifier, vid",
         (container + "/", container + "0"),
     )
     return [(row[0], row[1]) for row in rows]

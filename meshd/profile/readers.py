@@ -1,9 +1,9 @@
 """Who is to hold a vault's keys, and whether a container keeps to it (formats.md F5).
 
-What a container must be wrapped to follows from the profiles that it names in `a`, cuts ignored, so everybody who holds these
-says the same of it for ever: the readers of the vault and the newest master escrow keys. Two containers are no vaults:
-Discovery goes to every device, Group to every device but relays. A container's type is its tag, which no later
-version changes.
+What a container must be wrapped to follows from the profiles that it names in `a`, cuts ignored, so everybody who
+holds these says the same of it for ever: the readers of the vault and the newest master escrow keys. Two containers
+are no vaults: Discovery goes to every device, Group to every device but relays. A container's type is its tag, which
+no later version changes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def _all_of(roles: Mapping[str, Role | None], tag: str) -> frozenset[str]:
 
 
 def lacking_keys(mine: Envelope, parents: Iterable[Envelope], types: Collection[str]) -> str | None:
-    """Why a container does not carry on what it replaces. `types` are those that its profiles state, for a first version.
+    """Why a container does not carry on what it replaces. `types` are those that its profiles state, for a first
+    version.
 
     An author names only parents that it can open, so it owes the keys of all that it names."""
     if not mine.kids:

@@ -1,10 +1,11 @@
 """Each signer's chain: its ends, its gaps, its forks, and when this device heals its own (formats.md F1).
 
-A device's writes are one hash chain. Two versions with one `n` are a fork: a store restored from a backup, a cloned home, or a
-stolen key. A device heals — names all ends in `q` — only after a restore that it noticed, once per store-id. A branch that
-grows past its healing, and any other fork, stays visible as evidence.
+A device's writes are one hash chain. Two versions with one `n` are a fork: a store restored from a backup, a cloned
+home, or a stolen key. A device heals — names all ends in `q` — only after a restore that it noticed, once per
+store-id. A branch that grows past its healing, and any other fork, stays visible as evidence.
 
-`Book` keeps the ends and gaps in memory, so that the next link of a chain costs no look-up; its rows follow with `flush`.
+`Book` keeps the ends and gaps in memory, so that the next link of a chain costs no look-up; its rows follow with
+`flush`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class _Follower:
 
 
 class Book:
-    """The ends and gaps of all chains. What it says is the connection's rows and what `extend` was told since `flush`."""
+    """The ends and gaps of all chains. What it says is the connection's rows and what `extend` was told since
+    `flush`."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._tips: dict[str, dict[bytes, int]] = {}
@@ -151,7 +153,8 @@ class Book:
         return bool(others)
 
     def _past_a_healing(self, connection: sqlite3.Connection, claim: Claim, followed: list[bytes]) -> bool:
-        """Note it if a healing and another version follow one version: a branch that did not end where it was joined."""
+        """Note it if a healing and another version follow one version: a branch that did not end where it was
+        joined."""
         healing = len(claim.links.q) > 1
         found = False
         for before in claim.links.q:
@@ -200,16 +203,14 @@ class Book:
 
     def flush(self, connection: sqlite3.Connection) -> None:
         """Write down what `extend` changed."""
-        for table, columns, rows in (
-            ("tips", "signer = ? AND vid = ?", self._tip_rows),
-            ("holes", "need = ? AND vid = ?", self._hole_rows),
-        ):
-            if rows:
-                gone = [row for row, there in rows.items() if not there]
-                new = [row for row, there in rows.items() if there]
-                connection.executemany(f"DELETE FROM {table} WHERE {columns}", gone)
-                connection.executemany(f"INSERT OR IGNORE INTO {table} VALUES (?, ?)", new)
-                rows.clear()
+        if self._tip_rows:
+            gone, new = _sorted_out(self._tip_rows)
+            connection.executemany("DELETE FROM tips WHERE signer = ? AND vid = ?", gone)
+            connection.executemany("INSERT OR IGNORE INTO tips VALUES (?, ?)", new)
+        if self._hole_rows:
+            gone, new = _sorted_out(self._hole_rows)
+            connection.executemany("DELETE FROM holes WHERE need = ? AND vid = ?", gone)
+            connection.executemany("INSERT OR IGNORE INTO holes VALUES (?, ?)", new)
 
     def memory(self) -> object:
         """What must equal the memory of a store that was opened anew."""
@@ -222,6 +223,14 @@ def _set(rows: dict[Any, bool], row: Any, there: bool) -> None:
         rows[row] = there
     else:
         del rows[row]  # back to what the table says
+
+
+def _sorted_out(rows: dict[Any, bool]) -> tuple[list[Any], list[Any]]:
+    """The rows to delete and those to insert; none of them is pending afterwards."""
+    gone = [row for row, there in rows.items() if not there]
+    new = [row for row, there in rows.items() if there]
+    rows.clear()
+    return gone, new
 
 
 def _after(ends: dict[bytes, int], vid: bytes) -> Next:
@@ -260,9 +269,9 @@ def wrote(connection: sqlite3.Connection, vid: bytes, link: Next) -> None:
 
 
 def noticed_restore(connection: sqlite3.Connection, rng: Callable[[int], bytes]) -> bool:
-    """Versions of our own came from outside: this store is a restored backup (or a clone runs). Begin a new store-id, under
-    which one healing write is allowed. False when this store-id was begun for that and has healed already: then it is no
-    restore but a second writer with our key."""
+    """Versions of our own came from outside: this store is a restored backup (or a clone runs). Begin a new store-id,
+    under which one healing write is allowed. False when this store-id was begun for that and has healed already: then
+    it is no restore but a second writer with our key."""
     store_id = get_meta(connection, "store_id")
     if get_meta(connection, _ALLOWED) == store_id:
         return get_meta(connection, _HEALED) != store_id
@@ -271,8 +280,8 @@ def noticed_restore(connection: sqlite3.Connection, rng: Callable[[int], bytes])
 
 
 def renumber(connection: sqlite3.Connection, rng: Callable[[int], bytes]) -> bytes:
-    """A restore was noticed: a new store-id, under which what siblings acknowledged is void (formats.md F8), and one healing
-    write is allowed (F1)."""
+    """A restore was noticed: a new store-id, under which what siblings acknowledged is void (formats.md F8), and one
+    healing write is allowed (F1)."""
     fresh = rng(8)
     set_meta(connection, "store_id", fresh)
     set_meta(connection, _ALLOWED, fresh)
@@ -281,8 +290,8 @@ def renumber(connection: sqlite3.Connection, rng: Callable[[int], bytes]) -> byt
 
 
 def unhealed_forks(connection: sqlite3.Connection) -> list[tuple[str, int, bytes, bytes]]:
-    """(signer, n, first, second), one for each signer whose branches no version of his joins, or went on past their joining:
-    the evidence of a clone or a stolen key."""
+    """(signer, n, first, second), one for each signer whose branches no version of his joins, or went on past their
+    joining: the evidence of a clone or a stolen key."""
     found = {
         row[0]: (row[0], row[1], row[2], row[3])
         for row in connection.execute("SELECT signer, min(n), first, second FROM forks WHERE grown = 1 GROUP BY signer")
@@ -309,7 +318,9 @@ def _open_fork(connection: sqlite3.Connection, signer: str) -> tuple[str, int, b
                 inside.add(vid)
                 todo += before[vid]
         reached.append(inside)
-    rows = connection.execute("SELECT n, first, second FROM forks WHERE signer = ? ORDER BY n, first, second", (signer,))
+    rows = connection.execute(
+        "SELECT n, first, second FROM forks WHERE signer = ? ORDER BY n, first, second", (signer,)
+    )
     for n, first, second in rows.fetchall():
         if not any(first in inside and second in inside for inside in reached):
             return signer, n, first, second

@@ -1,240 +1,45 @@
 """The one door into the versions of a store: judge, insert, move the heads, and judge again what that touches.
 
-A replica lives in the writer thread. Its authority, key directory and the ends of all chains are memory; everything else is
-rows. `accept` takes versions whose signatures verified, `write` makes one of our own; both end in `_admit`, where
-`Authority.may_write` decides, or in `_park`, until what they name is here. What is stored is a pure function of the
-versions that came, in whatever order. When a transaction fails, `rebuild` makes the memory from the rows again, so
-the two never tell different stories.
+A replica lives in the writer thread. `accept` takes versions whose signatures verified, `write` makes one of our own;
+both end in `_admit`, where `Authority.may_write` decides, or in `_park`, until what they name is here. What is stored
+is a pure function of the versions that came, in whatever order. When a transaction fails, `rebuild` makes the memory
+from the rows again, so the two never tell different stories.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from meshd.crypto.keys import Rng, SigningKey
-from meshd.errors import Denied, FormatError, MeshError, StoreDamaged, TrustError
-from meshd.profile import author, device, links, master, personal, readers, version
+from meshd.crypto.keys import SigningKey
+from meshd.errors import Denied, FormatError, TrustError
+from meshd.profile import author, device, readers
 from meshd.profile.claim import Claim, Kind, State
 from meshd.profile.links import MAX_HEADS, Links
-from meshd.profile.readers import Envelope
-from meshd.profile.trust import Authority, Change, check_parents
+from meshd.profile.trust import Change, check_parents
 from meshd.profile.version import Parsed, Version
 from meshd.store import chains, versions
-from meshd.store.db import get_meta
 from meshd.store.directory import Directory
+from meshd.store.memory import PROFILES, Memory
+from meshd.store.outcome import Draft, Outcome
 from meshd.store.versions import Parent
-from meshd.store.waiting import Limits, Strangers, Waiting
 
 __all__ = ["Directory", "Draft", "Outcome", "Replica"]
 
-LIMITS = Limits()
-_PROFILES = (Kind.MASTER, Kind.PERSONAL)
 _ESCROW = (Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW)
+_MISCOUNTED = "a version whose place in its author's chain is not one after its predecessor's"
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What a transaction did. `entries` are those whose heads may have changed."""
-
-    added: list[tuple[int, bytes]] = field(default_factory=list)  # (seq, vid)
-    entries: set[tuple[int, str]] = field(default_factory=set)
-    rejected: list[tuple[bytes, str]] = field(default_factory=list)  # (vid, why): malformed, never applied, counted
-    strangers: list[bytes] = field(default_factory=list)  # by signers whom no profile lists; forgotten unless one does
-    deferred: list[bytes] = field(default_factory=list)  # not taken for want of room: to be asked for again
-    quarantined: set[bytes] = field(default_factory=set)
-    profiles: bool = False  # devices, rights or removals may have changed
-    forks: list[tuple[str, int]] = field(default_factory=list)
-    restored: bool = False  # versions of our own arrived that this store did not hold
-    cloned: bool = False  # … and they can't be what was lost with a restore: somebody else writes with our key
-
-    def note(self, vid: bytes, state: State) -> None:
-        """A version was judged anew."""
-        if state is State.QUARANTINED:
-            self.quarantined.add(vid)
-        else:
-            self.quarantined.discard(vid)
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A version to be written: everything but the links that the chain and the authority decide."""
-
-    kind: Kind
-    identifier: str
-    tag: str
-    body: Mapping[str, Any] = field(repr=False)
-    parents: tuple[bytes, ...] = ()
-    escrow: tuple[tuple[str, bytes], ...] = ()
-    confirm: tuple[str, ...] = ()
-    cuts: tuple[links.Cut, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Profile:
-    """What is remembered of a stored master, personal or device profile, so that `rebuild` need not read it again."""
-
-    claim: Claim
-    escrow: frozenset[str] = frozenset()  # MasterProfile: UDFs of its escrow keys
-    types: Mapping[str, str] = field(default_factory=dict)  # PersonalProfile: container → tag
-    admins: frozenset[str] = frozenset()  # PersonalProfile: those of the MasterProfile in it
-    dek: str = ""  # DeviceProfile: UDF of its encryption key
-
-
-class Replica:
-    """The mesh's versions in one store. `mesh` is empty until this device has joined one."""
-
-    def __init__(self, connection: sqlite3.Connection, rng: Rng, limits: Limits = LIMITS) -> None:
-        self.directory = Directory()
-        self._rng = rng
-        self._limits = limits
-        self._read: dict[bytes, _Profile] = {}  # by vid, which commits to the content: true whatever is rolled back
-        self._envelopes: dict[bytes, Envelope] = {}
-        self._strangers = Strangers(limits)
-        self._taken: set[bytes] = set()  # of a batch, what is held by now: one of it may embed another
-        self.rebuild(connection)
-
-    # --- memory from rows ---------------------------------------------------------------------------------------------
-
-    def rebuild(self, connection: sqlite3.Connection) -> None:
-        """Make the memory from what is committed."""
-        self.mesh = (get_meta(connection, "mesh") or b"").decode()
-        self.own = (get_meta(connection, "device") or b"").decode()
-        self.authority = Authority(self.mesh, _Chains(connection))
-        self.memo: dict[object, Any] = {}  # what others derive from profiles and containers; emptied when these change
-        self._book = chains.Book(connection)
-        self._waiting = Waiting(connection, self._limits)
-        self._carried = versions.count_carried(connection)
-        self._misfits = {vid: final for vid, (final, _) in versions.misfits(connection).items()}
-        self._listed: set[str] = set()
-        self._listed_escrow: set[bytes] = set()
-        self._holders: dict[str, set[str]] = {}  # encryption key → devices that state it
-        self._devices: dict[str, device.DeviceProfile] = {}
-        if not self.mesh:
-            return
-        waiting: deque[_Profile] = deque()
-        for kind in (*_PROFILES, Kind.DEVICE):
-            for vid, state in versions.states_of(connection, kind):
-                profile = self._profile(connection, vid)
-                if kind is Kind.DEVICE:
-                    if state is not State.PENDING:
-                        self._hold(profile)
-                elif state is State.PENDING:
-                    self._list(profile)
-                else:
-                    waiting.append(profile)
-        stuck = 0
-        while waiting:
-            profile = waiting.popleft()
-            if all(self.authority.knows(vid) for vid in profile.claim.dependencies):
-                self._integrate(profile)
-                stuck = 0
-            else:
-                waiting.append(profile)
-                stuck += 1
-                if stuck > len(waiting):
-                    raise StoreDamaged("a profile in the store has lost its ancestors")
-
-    def memory(self) -> object:
-        """Everything that `rebuild` makes, in a form that can be compared: what a store that is opened anew would say."""
-        authority = self.authority
-        return (
-            (self.mesh, self.own, self._carried, self._misfits, self._listed, self._listed_escrow, self._holders),
-            (self._book.memory(), self._waiting.memory()),
-            (authority.heads(Kind.MASTER), authority.heads(Kind.PERSONAL), authority.admins(), authority.devices()),
-            (authority.removed(), authority.grants(), authority.applications(), authority.escrow(), authority.health()),
-        )
-
-    def _load(self, connection: sqlite3.Connection, vid: bytes) -> Parsed:
-        raw = versions.raw(connection, vid)
-        if raw is None:
-            raise StoreDamaged("a version in the store has lost its content")
-        try:
-            return version.parse(raw)
-        except MeshError as exc:
-            raise StoreDamaged(f"a version in the store can't be read: {exc}") from exc
-
-    def _profile(self, connection: sqlite3.Connection, vid: bytes) -> _Profile:
-        """What is remembered of a profile in the store."""
-        found = self._read.get(vid)
-        if found is None:
-            found = self._remember(self._load(connection, vid))
-        return found
-
-    def _remember(self, parsed: Parsed) -> _Profile:
-        claim = parsed.claim
-        found = _Profile(claim)
-        match claim.kind:
-            case Kind.MASTER:
-                found = _Profile(claim, escrow=frozenset(key.udf for key in master.escrow_keys(parsed)))
-            case Kind.PERSONAL:
-                types = {udf: app.tag for udf, app in personal.application_entries(parsed).items()}
-                found = _Profile(claim, types=types, admins=parsed.embedded[0].claim.admins)
-            case Kind.DEVICE:
-                found = _Profile(claim, dek=version.device_keys(parsed.body)[2].udf)
-        self._read[claim.vid] = found
-        self.directory.learn(parsed)
-        return found
-
-    def _integrate(self, profile: _Profile) -> Change:
-        claim = profile.claim
-        change = self.authority.integrate(claim)
-        self.memo.clear()
-        self._list(profile)
-        if claim.kind is Kind.MASTER:
-            self._listed_escrow.update(vid for _, vid in claim.links.e)
-        self._listed |= self.authority.ever_devices()
-        return change
-
-    def _list(self, profile: _Profile) -> None:
-        """Whose versions are kept from now on, because this profile, judged or waiting, was here (formats.md F1)."""
-        claim = profile.claim
-        if claim.kind is Kind.MASTER:
-            self._listed |= claim.admins
-        elif claim.signer == self.mesh or claim.signer in profile.admins:
-            self._listed |= claim.devices
-
-    def _hold(self, profile: _Profile) -> None:
-        self._holders.setdefault(profile.dek, set()).add(profile.claim.signer)
-
-    def device(self, connection: sqlite3.Connection, udf: str) -> device.DeviceProfile | None:
-        """The newest profile of a device: most edits, then smaller vid."""
-        if udf not in self._devices:
-            rows = [row for row in versions.of_entry(connection, Kind.DEVICE, udf) if row.state is State.APPLIED]
-            if not rows:
-                return None
-            newest = min(rows, key=lambda row: (-row.gen, row.vid))
-            self._devices[udf] = device.read(self._load(connection, newest.vid))
-        return self._devices[udf]
-
-    def envelope(self, connection: sqlite3.Connection, vid: bytes) -> Envelope:
-        """What a stored container says in clear."""
-        found = self._envelopes.get(vid)
-        if found is None:
-            found = self._envelopes[vid] = readers.envelope(self._load(connection, vid))
-        return found
-
-    def holders(self, key: str) -> frozenset[str]:
-        """The devices that state the encryption key of this UDF as theirs, in any of their profiles."""
-        return frozenset(self._holders.get(key, ()))
-
-    def escrow_readers(self, connection: sqlite3.Connection) -> frozenset[str]:
-        """UDFs of the master escrow keys, which read every vault once recovery was set up."""
-        heads = self.authority.heads(Kind.MASTER)
-        return frozenset(key for vid in heads for key in self._profile(connection, vid).escrow)
-
-    def tips(self, signer: str) -> tuple[bytes, ...]:
-        """The ends of a signer's chain: what a cut names."""
-        return self._book.tips(signer)
+class Replica(Memory):
+    """The mesh's versions in one store, and all that may be done to them."""
 
     # --- what others wrote --------------------------------------------------------------------------------------------
 
     def accept(self, connection: sqlite3.Connection, batch: Sequence[Version], now_ms: int, outcome: Outcome) -> None:
-        """Take verified versions in, in any order. What is malformed by itself is in `rejected` and nothing of it stays; what
-        does not fit the versions that it names is there too, and kept, but never applied."""
+        """Take verified versions in, in any order. What is malformed by itself is in `rejected` and nothing of it
+        stays; what does not fit the versions that it names is there too, and kept, but never applied."""
         held = versions.known(connection, [item.vid for item in batch])
         if self._strangers:  # only now: what a transaction took in that failed later must still be here
             for vid in versions.known(connection, self._strangers.vids()):
@@ -264,17 +69,23 @@ class Replica:
         if item.signed is None:
             if claim.kind not in _ESCROW and not self._carry(claim.vid, outcome):
                 return
-        elif claim.signer not in self._listed and claim.signer != self.mesh:
-            # The MasterProfile in it is the mesh's own: a version of another was refused above.
-            if claim.kind is not Kind.PERSONAL or claim.signer not in item.embedded[0].claim.admins:
-                self._strangers.add(item)
-                outcome.strangers.append(claim.vid)
-                return
+        elif not self._is_listed(item):
+            self._strangers.add(item)
+            outcome.strangers.append(claim.vid)
+            return
         known = len(self._listed)
         for part in parts:
             self._store(connection, part, now_ms, outcome)
         if len(self._listed) > known:
             self._take_strangers(connection, now_ms, outcome)
+
+    def _is_listed(self, item: Version) -> bool:
+        """Does some profile list the signer, so that what he writes is kept whatever becomes of it (formats.md F1)?"""
+        signer = item.claim.signer
+        if signer in self._listed or signer == self.mesh:
+            return True
+        # The MasterProfile in a personal one is of this mesh, and the master key signed it: others were refused before.
+        return item.claim.kind is Kind.PERSONAL and signer in item.embedded[0].claim.admins
 
     def _carry(self, vid: bytes, outcome: Outcome) -> bool:
         """Is there room for an entry of a kind that this release only carries?"""
@@ -295,7 +106,7 @@ class Replica:
         claim = item.claim
         if item.signed is None:
             return
-        if claim.kind in _PROFILES and claim.identifier != self.mesh:
+        if claim.kind in PROFILES and claim.identifier != self.mesh:
             raise TrustError("a profile of another mesh")
         self.authority.check_shape(claim)
         if claim.links.n and (claim.links.n > 1) is not bool(claim.links.q):
@@ -325,7 +136,7 @@ class Replica:
         if not unknown:
             return unknown
         unknown = list(dict.fromkeys(unknown))
-        if claim.kind not in _PROFILES:
+        if claim.kind not in PROFILES:
             here = {row.vid for row in versions.parents(connection, unknown) if row.state is not State.PENDING}
             unknown = [vid for vid in unknown if vid not in here]
         return unknown
@@ -341,7 +152,7 @@ class Replica:
         self._taken.add(claim.vid)
         outcome.added.append((seq, claim.vid))
         self._waiting.park(connection, item, missing)
-        if claim.kind in (*_PROFILES, Kind.DEVICE):
+        if claim.kind in (*PROFILES, Kind.DEVICE):
             self._list(self._remember(item))
         if claim.links.n:
             self._chain(connection, claim, outcome, ours=False)
@@ -363,7 +174,7 @@ class Replica:
         Returns the parked versions that waited for it alone."""
         claim = item.claim
         change: Change | None = None
-        if claim.kind in _PROFILES:
+        if claim.kind in PROFILES:
             fault = self._link_fault(claim)  # the authority finds it, too, and keeps it from counting
             change = self._integrate(self._remember(item))
             state = change.state
@@ -496,11 +307,11 @@ class Replica:
             self._follow(connection, change, outcome)
 
     def _miscounted(self, connection: sqlite3.Connection, vid: bytes, outcome: Outcome) -> None:
-        """A version whose place in its chain is wrong is malformed. Profiles stand all the same: others may have built on one
-        before its predecessor came, and would fall with it."""
+        """A version whose place in its chain is wrong is malformed. Profiles stand all the same: others may have
+        built on one before its predecessor came, and would fall with it."""
         row = versions.get(connection, vid)
         assert row is not None  # it was stored
-        if row.kind in _PROFILES:
+        if row.kind in PROFILES:
             outcome.forks.append((row.signer, row.n))
             return
         why = "a version whose place in its author's chain is not one after its predecessor's"
@@ -526,7 +337,7 @@ class Replica:
         if change.flips:
             self.memo.clear()
             outcome.profiles = True
-            for kind in _PROFILES:
+            for kind in PROFILES:
                 versions.recompute_heads(connection, kind, self.mesh)
                 outcome.entries.add((int(kind), self.mesh))
         if change.everything:
@@ -556,7 +367,8 @@ class Replica:
     def write(
         self, connection: sqlite3.Connection, key: SigningKey, draft: Draft, now_ms: int, outcome: Outcome
     ) -> Version:
-        """Sign a draft with the device's or the master key and take it in. Denied when this device may not write that."""
+        """Sign a draft with the device's or the master key and take it in. Denied when this device may not write
+        that."""
         link = self._book.next_link(connection, key.udf) if key.udf != self.mesh else chains.Next((), 0)
         signed = author.sign(
             key,
@@ -636,13 +448,3 @@ def _parents_fault(claim: Claim, parents: Sequence[Parent]) -> str | None:
     except TrustError as exc:
         return str(exc)
     return None
-
-
-class _Chains:
-    """The store's chains as the authority sees them."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def chain(self, signer: str) -> Iterable[tuple[bytes, tuple[bytes, ...]]]:
-        return versions.of_signer(self._connection, signer)

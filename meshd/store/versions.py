@@ -15,7 +15,7 @@ from meshd.profile import links
 from meshd.profile.claim import Claim, Kind, State
 from meshd.profile.version import Parsed
 
-_ROW = "seq, vid, kind, identifier, signer, n, gen, updated, received, state, token"
+_SELECT = "SELECT seq, vid, kind, identifier, signer, n, gen, updated, received, state, token FROM versions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,13 @@ def known(connection: sqlite3.Connection, vids: Sequence[bytes]) -> set[bytes]:
     for start in range(0, len(vids), 500):
         part = vids[start : start + 500]
         marks = ",".join("?" * len(part))
-        found.update(row[0] for row in connection.execute(f"SELECT vid FROM versions WHERE vid IN ({marks})", part))
+        rows = connection.execute(f"SELECT vid FROM versions WHERE vid IN ({marks})", part)  # noqa: S608  (only ?, ?, …)
+        found.update(row[0] for row in rows)
     return found
 
 
 def get(connection: sqlite3.Connection, vid: bytes) -> Row | None:
-    row = connection.execute(f"SELECT {_ROW} FROM versions WHERE vid = ?", (vid,)).fetchone()
+    row = connection.execute(f"{_SELECT} WHERE vid = ?", (vid,)).fetchone()
     return None if row is None else _row(row)
 
 
@@ -90,12 +91,8 @@ def raws(connection: sqlite3.Connection, vids: Sequence[bytes]) -> dict[bytes, t
     for start in range(0, len(vids), 500):
         part = vids[start : start + 500]
         marks = ",".join("?" * len(part))
-        found.update(
-            (row[0], (row[1], row[2]))
-            for row in connection.execute(
-                f"SELECT vid, kind, raw FROM versions WHERE raw IS NOT NULL AND vid IN ({marks})", part
-            )
-        )
+        sql = f"SELECT vid, kind, raw FROM versions WHERE raw IS NOT NULL AND vid IN ({marks})"  # noqa: S608
+        found.update((vid, (kind, raw)) for vid, kind, raw in connection.execute(sql, part))
     return found
 
 
@@ -103,7 +100,8 @@ def insert(connection: sqlite3.Connection, parsed: Parsed, state: State, receive
     """Add a version; returns its seq. `head`: it stands and replaces nothing, which nearly all of a first sync do."""
     claim = parsed.claim
     cursor = connection.execute(
-        "INSERT INTO versions (vid, kind, identifier, signer, n, gen, updated, received, state, head, token, digest, raw)"
+        "INSERT INTO versions"
+        " (vid, kind, identifier, signer, n, gen, updated, received, state, head, token, digest, raw)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             claim.vid,
@@ -196,7 +194,8 @@ def replace_heads(
 
 
 def recompute_heads(connection: sqlite3.Connection, kind: int, identifier: str) -> None:
-    """The heads from the states: applied versions that no applied version descends from, also through quarantined ones."""
+    """The heads from the states: applied versions that no applied version descends from, also through quarantined
+    ones."""
     states = {
         row[0]: State(row[1])
         for row in connection.execute(
@@ -235,16 +234,14 @@ def of_signer(connection: sqlite3.Connection, signer: str) -> Iterator[tuple[byt
 def judged(connection: sqlite3.Connection, signer: str | None = None) -> Iterator[Row]:
     """The containers and items that stand or are quarantined; of one signer, or all."""
     where = "state <> 2 AND kind IN (2, 8)" + ("" if signer is None else " AND signer = ?")
-    rows = connection.execute(
-        f"SELECT {_ROW} FROM versions WHERE {where}", () if signer is None else (signer,)
-    ).fetchall()
+    rows = connection.execute(f"{_SELECT} WHERE {where}", () if signer is None else (signer,)).fetchall()
     return map(_row, rows)
 
 
 def of_kind(connection: sqlite3.Connection, kind: int, states: Sequence[State] = (State.APPLIED,)) -> list[Row]:
     marks = ",".join("?" * len(states))
     rows = connection.execute(
-        f"SELECT {_ROW} FROM versions WHERE kind = ? AND state IN ({marks}) ORDER BY seq", (kind, *map(int, states))
+        f"{_SELECT} WHERE kind = ? AND state IN ({marks}) ORDER BY seq", (kind, *map(int, states))
     )
     return [_row(row) for row in rows.fetchall()]
 
@@ -256,9 +253,7 @@ def states_of(connection: sqlite3.Connection, kind: int) -> list[tuple[bytes, St
 
 
 def of_entry(connection: sqlite3.Connection, kind: int, identifier: str) -> list[Row]:
-    rows = connection.execute(
-        f"SELECT {_ROW} FROM versions WHERE kind = ? AND identifier = ? ORDER BY seq", (kind, identifier)
-    )
+    rows = connection.execute(f"{_SELECT} WHERE kind = ? AND identifier = ? ORDER BY seq", (kind, identifier))
     return [_row(row) for row in rows.fetchall()]
 
 

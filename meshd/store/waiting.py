@@ -1,8 +1,8 @@
 """What can't be judged yet: versions that wait for their ancestors, and versions of devices that no profile lists yet.
 
-The first are rows (formats.md F1: kept durably), each signer's within bounds of its own, so that a flood from one takes
-nobody else's place. The second may be anybody's: a few are remembered in memory, for the profile that lists their signer
-often comes just behind them, and the oldest are forgotten first.
+The first are rows (formats.md F1: kept durably), each signer's within bounds of its own, so that a flood from one
+takes nobody else's place. The second may be anybody's: a few are remembered in memory, for the profile that lists
+their signer often comes just behind them, and the oldest are forgotten first.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Waiting:
         }
 
     def room(self, connection: sqlite3.Connection, item: Parsed) -> bool:
-        """Is there room to park `item`? For an escrow entry, which is unsigned and so anybody's, the oldest make room."""
+        """Is there room to park `item`? For an escrow entry, which is unsigned and so anybody's, the oldest make
+        room."""
         if item.signed is None:
             while not self._fits(item):
                 gone = versions.drop_oldest_parked(connection, "")

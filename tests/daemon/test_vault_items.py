@@ -327,9 +327,7 @@ def test_two_admins_who_admit_apart_end_with_one_container_for_all(laptop: Devic
     laptop.meet(work)
     assert len(versions.heads(laptop.connection, Kind.CONTAINER, laptop.vault())) == 2
     assert laptop.passwords() == work.passwords() == {item: "secret"}
-    laptop.write(
-        lambda pen: membership.write_personal(pen, membership.master_to_embed(pen), membership.effective(pen))
-    )
+    laptop.write(lambda pen: membership.write_personal(pen, membership.master_to_embed(pen), membership.effective(pen)))
     laptop.write(membership.rewrap)
     everybody = [laptop, work, tablet, phone]
     for one in everybody[1:]:

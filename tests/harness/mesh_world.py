@@ -6,9 +6,10 @@
     laptop.meet(desktop)
     assert desktop.passwords() == {item: "secret"}
 
-One idea: a device here is what a daemon holds, a store with its replica and an opened keyring, and nothing around it; two of
-them meet by handing over the bytes that each lacks. Everything random comes from the seed, and time is a counter, so a
-world is made anew the same. A store is a database in memory; `Device(store=…)` takes any other connection.
+One idea: a device here is what a daemon holds, a store with its replica and an opened keyring, and nothing around it;
+two of them meet by handing over the bytes that each lacks. Everything random comes from the seed, and time is a
+counter, so a world is made anew the same. A store is a database in memory; `Device(store=…)` takes any other
+connection.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from meshd.profile.apps import PASSWORD, password
 from meshd.profile.claim import Kind, Role, State
 from meshd.profile.device import DeviceKeys
 from meshd.profile.version import Version
-from meshd.store import chains, versions
+from meshd.store import chains
 from meshd.store.db import known_migrations, set_meta
 from meshd.store.replica import Directory, Outcome, Replica
 
@@ -148,7 +149,9 @@ class Device:
         self.write(lambda pen: membership.admit(pen, profile, role, name, grants, self.master_key))
         new.master_key = self.master_key
         new.join(self.mesh)
-        new.take(self.feed() if meet else [raw for raw in self.feed() if version.parse(raw).claim.kind is Kind.PERSONAL])
+        new.take(
+            self.feed() if meet else [raw for raw in self.feed() if version.parse(raw).claim.kind is Kind.PERSONAL]
+        )
         return new
 
     def join(self, mesh: str) -> None:

@@ -1,9 +1,9 @@
 """Histories of claims (`authority_worlds`) as real signed versions, so that a store can be held to the same definition.
 
-The idea: an author of claims is a name, here it is a key; each claim becomes a version that says the same and is signed by
-that key, in the order in which the claims were made. What the worlds do not speak of is done rightly: a device's chain
-begins with its DeviceProfile, places in a chain are counted as they are, and containers carry the keys and readers that
-they owe.
+The idea: an author of claims is a name, here it is a key; each claim becomes a version that says the same and is
+signed by that key, in the order in which the claims were made. What the worlds do not speak of is done rightly: a
+device's chain begins with its DeviceProfile, places in a chain are counted as they are, and containers carry the keys
+and readers that they owe.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def _vault(name: str) -> str:
 
 @dataclass
 class Signed:
-    """A world's versions. `versions` and `vids` are by the vid of the claim; what can't be said at all is in neither."""
+    """A world's versions. `versions` and `vids` are by the vid of the claim; what can't be said at all is in
+    neither."""
 
     world: World
     versions: dict[bytes, Version]
@@ -130,7 +131,11 @@ class Signer:
             a=self._vids(links.a),
             k=tuple(self._confirmation(text) for text in links.k),
             x=tuple(
-                Cut(self._udf(cut.udf), self._vids(cut.tips), scopes.get(cut.scope) or scopes.get(cut.scope, _vault(cut.scope)))
+                Cut(
+                    self._udf(cut.udf),
+                    self._vids(cut.tips),
+                    scopes.get(cut.scope) or scopes.get(cut.scope, _vault(cut.scope)),
+                )
                 for cut in links.x
             ),
         )
@@ -174,7 +179,7 @@ class Signer:
         listing = Listing(
             devices={self._udf(name): first_profile(name) for name in claim.devices},
             applications=[Application(_vault(name), PASSWORD.tag) for name in claim.applications],
-            roles={udf: Role.MEMBER for udf in grants},
+            roles=dict.fromkeys(grants, Role.MEMBER),
             grants=grants,
             admins=frozenset(),
         )

@@ -264,7 +264,9 @@ def test_a_home_that_was_cloned_while_it_ran_is_seen_by_all(laptop: Device, desk
     assert cloned == [True, True], "each sees that another writes with its key"
     for one in (laptop, desktop, clone):
         assert alarms(one) == [desktop.udf]
-    assert desktop.passwords().keys() == clone.passwords().keys() == laptop.passwords().keys() == items, "nothing is lost"
+    assert desktop.passwords().keys() == clone.passwords().keys() == laptop.passwords().keys() == items, (
+        "nothing is lost"
+    )
     same_memory(laptop, desktop, clone)
 
 
@@ -276,9 +278,7 @@ def test_a_sibling_sees_a_fork_at_once_and_both_sides_of_it(laptop: Device, desk
     outcome = laptop.pull(clone)
     n = last(clone).claim.links.n
     assert outcome.forks == [(desktop.udf, n)]
-    assert chains.unhealed_forks(laptop.connection) == [
-        (desktop.udf, n, *sorted((desktop.tips()[0], clone.tips()[0])))
-    ]
+    assert chains.unhealed_forks(laptop.connection) == [(desktop.udf, n, *sorted((desktop.tips()[0], clone.tips()[0])))]
 
 
 def test_a_branch_that_goes_on_past_its_healing_is_an_alarm_for_ever(laptop: Device, desktop: Device) -> None:

@@ -55,7 +55,9 @@ def an_item(by: Device, identifier: str | None = None, key: SigningKey | None = 
     """A version of an item, not written in any store."""
     identifier = identifier or vault.new_item_identifier(by.vault(), by.rng)
     body = item_body(by)
-    return author.sign(key or by.keys.dsk, Kind.ITEM, identifier, PASSWORD.tag, body, links(by, **changes), 1_750_000_000)
+    return author.sign(
+        key or by.keys.dsk, Kind.ITEM, identifier, PASSWORD.tag, body, links(by, **changes), 1_750_000_000
+    )
 
 
 def a_container(
@@ -137,7 +139,7 @@ def test_a_signer_whom_nobody_lists_is_not_believed(laptop: Device) -> None:
 
 def test_a_profile_of_another_mesh_is_refused_with_all_that_it_embeds(laptop: Device) -> None:
     other = found("stranger", seed="other")
-    profile = version.verify(version.parse(other.feed()[[k for k, in kinds(other)].index(1)]))
+    profile = version.verify(version.parse(other.feed()[[k for (k,) in kinds(other)].index(1)]))
     refused(laptop, profile, "another mesh")
     assert laptop.replica.device(laptop.connection, other.udf) is None
 
@@ -150,9 +152,7 @@ def a_profile(by: Device, key: SigningKey, body: Mapping[str, Any] | None = None
     heads = by.pen(by.connection, Outcome()).load(by.replica.authority.heads(Kind.PERSONAL))
     stated = {"a": (), "p": tuple(head.claim.vid for head in heads), "g": heads[0].claim.links.g + 1} | changes
     body = heads[0].body if body is None else body
-    return author.sign(
-        key, Kind.PERSONAL, by.mesh, "PersonalProfile", body, links(by, **stated), by.now_ms // 1000
-    )
+    return author.sign(key, Kind.PERSONAL, by.mesh, "PersonalProfile", body, links(by, **stated), by.now_ms // 1000)
 
 
 def test_a_strangers_profile_without_parents_is_refused(laptop: Device, desktop: Device) -> None:
@@ -188,7 +188,9 @@ def test_a_device_profile_with_the_certificate_of_another_key_is_refused(laptop:
     body["DeviceAuthenticationKey"] = body["DeviceAuthenticationKey"] | {"X509Certificate": other}
     first = versions.heads(desktop.connection, Kind.DEVICE, desktop.udf)
     stated = links(desktop, a=(), p=first, g=2)
-    refused(laptop, author.sign(desktop.keys.dsk, Kind.DEVICE, desktop.udf, "DeviceProfile", body, stated, 1), "certificate")
+    refused(
+        laptop, author.sign(desktop.keys.dsk, Kind.DEVICE, desktop.udf, "DeviceProfile", body, stated, 1), "certificate"
+    )
     # … and so is a profile that embeds one
     heads = laptop.pen(laptop.connection, Outcome()).load(laptop.replica.authority.heads(Kind.PERSONAL))
     bad = author.sign(desktop.keys.dsk, Kind.DEVICE, desktop.udf, "DeviceProfile", body, stated, 1)
@@ -207,7 +209,9 @@ def test_an_item_whose_parent_is_another_entry_is_never_applied(laptop: Device, 
     misfit(laptop, an_item(desktop, p=head, g=2), "parent of another entry")
 
 
-def test_an_item_whose_generation_is_not_one_after_its_parents_is_never_applied(laptop: Device, desktop: Device) -> None:
+def test_an_item_whose_generation_is_not_one_after_its_parents_is_never_applied(
+    laptop: Device, desktop: Device
+) -> None:
     item = laptop.add("example.org")
     desktop.pull(laptop)
     head = versions.heads(desktop.connection, Kind.ITEM, item)
@@ -291,9 +295,7 @@ def test_what_this_device_may_not_write_is_denied_and_leaves_nothing(laptop: Dev
     with pytest.raises(Denied):
         relay.write(lambda pen: pen.write(draft))
     with pytest.raises(Denied):
-        desktop.write(
-            lambda pen: membership.admit(pen, device.create(device_keys("x"), 1, pen.rng), Role.MEMBER, "x")
-        )
+        desktop.write(lambda pen: membership.admit(pen, device.create(device_keys("x"), 1, pen.rng), Role.MEMBER, "x"))
     assert relay.connection.execute("SELECT count(*) FROM versions").fetchone() == before
     for one in (relay, desktop):
         same_memory(one)
@@ -355,9 +357,7 @@ def test_a_thousand_edits_that_come_newest_first_are_judged_when_the_first_comes
     same_memory(watcher)
 
 
-def test_one_signer_who_floods_what_waits_takes_nobody_elses_place(
-    laptop: Device, desktop: Device
-) -> None:
+def test_one_signer_who_floods_what_waits_takes_nobody_elses_place(laptop: Device, desktop: Device) -> None:
     laptop.replica = Replica(laptop.connection, laptop.rng, Limits(parked=20))
     flood = [an_item(desktop, p=(bytes([number]) * 32,), g=2) for number in range(30)]
     outcome = laptop.accept(flood)
@@ -568,7 +568,9 @@ def test_carried_entries_are_bounded(laptop: Device) -> None:
 # --- edits keep what they do not know ---------------------------------------------------------------------------------
 
 
-def test_members_and_applications_that_this_release_does_not_know_survive_every_edit(laptop: Device, desktop: Device) -> None:
+def test_members_and_applications_that_this_release_does_not_know_survive_every_edit(
+    laptop: Device, desktop: Device
+) -> None:
     heads = laptop.pen(laptop.connection, Outcome()).load(laptop.replica.authority.heads(Kind.PERSONAL))
     body = dict(heads[0].body)
     body["Later"] = {"A": [1]}
@@ -615,7 +617,8 @@ def test_the_replica_alone_inserts_and_judges_versions() -> None:
         tree = ast.parse(path.read_text())
         if where != "store/replica.py":
             assert not calls(tree) & doors, f"{where} goes around the replica"
-        if where not in ("store/versions.py", "store/db.py"):
+        # A portal has a database of its own, and its own door.
+        if where not in ("store/versions.py", "store/db.py") and "portal" not in where:
             for node in ast.walk(tree):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     text = " ".join(node.value.split()).lower()
@@ -656,6 +659,4 @@ def test_adding_items_reads_no_container_twice(laptop: Device) -> None:
 
 def add(pen: Any) -> Version:
     opened = pen.keyring.find("password")
-    return vaults.add(
-        pen, opened, lambda t, made: password.new(["example.org"], "a", "b", time=t, made=made)
-    )
+    return vaults.add(pen, opened, lambda t, made: password.new(["example.org"], "a", "b", time=t, made=made))

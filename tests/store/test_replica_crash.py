@@ -1,4 +1,5 @@
-"""Whatever fails and wherever it stops: acknowledged work is there, the rest is whole or absent, memory equals the rows."""
+"""Whatever fails and wherever it stops: acknowledged work is there, the rest is whole or absent, memory equals the
+rows."""
 
 from __future__ import annotations
 
@@ -38,9 +39,7 @@ class Home:
                 set_meta(connection, "store_id", b"store-id")
         self.device = Device(name, device_keys(name), seeded(f"{name} {path}"), self.database.connection)
         self.device.refresh()
-        self.writer = Writer(
-            self.database, lambda: self.device.replica.rebuild(self.database.connection), fault=fault
-        )
+        self.writer = Writer(self.database, lambda: self.device.replica.rebuild(self.database.connection), fault=fault)
         self.acknowledged: list[int] = []
 
     def submit(self, number: int, work: Work) -> bool:
@@ -69,7 +68,9 @@ def sound(connection: sqlite3.Connection, own: str) -> None:
     assert replica.memory() == again.memory()
     heads = set(connection.execute("SELECT vid FROM versions WHERE head = 1").fetchall())
     connection.execute("SAVEPOINT check_heads")
-    for kind, identifier in connection.execute("SELECT DISTINCT kind, identifier FROM versions WHERE kind < 9").fetchall():
+    for kind, identifier in connection.execute(
+        "SELECT DISTINCT kind, identifier FROM versions WHERE kind < 9"
+    ).fetchall():
         if kind not in (5, 6, 7):
             versions.recompute_heads(connection, kind, identifier)
     assert heads == set(connection.execute("SELECT vid FROM versions WHERE head = 1").fetchall())
@@ -122,9 +123,7 @@ def first_item(pen: Pen) -> str:
 
 
 def editing(pen: Pen) -> None:
-    vaults.replace(
-        pen, first_item(pen), lambda i, t, made: password.edit(i, {"password": "new"}, time=t, made=made)
-    )
+    vaults.replace(pen, first_item(pen), lambda i, t, made: password.edit(i, {"password": "new"}, time=t, made=made))
 
 
 def deleting(pen: Pen) -> None:

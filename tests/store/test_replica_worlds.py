@@ -45,7 +45,9 @@ def compare(connection: sqlite3.Connection, replica: Replica, signed: Signed, gi
     claims = {claim.vid: claim for claim in signed.world.all}
     held = {signed.names[vid]: vid for vid in states if vid in signed.names}
     spec = Spec(claims[name] for name in held)
-    wrong = {claims[name]: (states[held[name]], state) for name, state in spec.states.items() if states[held[name]] != state}
+    wrong = {
+        claims[name]: (states[held[name]], state) for name, state in spec.states.items() if states[held[name]] != state
+    }
     assert not wrong, f"{where}: {wrong}"
     listed = replica.authority.ever_devices() | replica.authority.admins()
     for one in given:
@@ -95,23 +97,26 @@ def check(seed: int) -> None:
     assert ends[0] == ends[1] == ends[2], f"seed {seed}: another order, another end"
 
 
+SAID = (
+    "SELECT vid, state, head FROM versions",
+    "SELECT parent, child FROM edges",
+    "SELECT need, vid FROM waits",
+    "SELECT need, vid FROM holes",
+    "SELECT signer, vid FROM tips",
+    "SELECT tip, vid FROM joins",
+    "SELECT vid, final FROM misfits",
+)
+# Which version is named beside one that went past a healing depends on what was here; who forked where does not.
+FORKED = """
+    SELECT f.signer, f.n, first, second FROM forks f JOIN versions a ON a.vid = first JOIN versions b ON b.vid = second
+    WHERE a.n = b.n AND a.signer = b.signer
+"""
+
+
 def everything_said(connection: sqlite3.Connection) -> object:
     """All that is a function of what came, and not of when."""
-    return [
-        sorted(connection.execute(sql).fetchall())
-        for sql in (
-            "SELECT vid, state, head FROM versions",
-            "SELECT parent, child FROM edges",
-            "SELECT need, vid FROM waits",
-            "SELECT need, vid FROM holes",
-            "SELECT signer, vid FROM tips",
-            "SELECT tip, vid FROM joins",
-            "SELECT vid, final FROM misfits",
-            # Which version is named beside one that went past a healing depends on what was here; the rest does not.
-            "SELECT f.signer, f.n, first, second FROM forks f"
-            " JOIN versions a ON a.vid = first JOIN versions b ON b.vid = second WHERE a.n = b.n AND a.signer = b.signer",
-        )
-    ] + [[fork[0] for fork in chains.unhealed_forks(connection)]]
+    said = [sorted(connection.execute(sql).fetchall()) for sql in (*SAID, FORKED)]
+    return said, [fork[0] for fork in chains.unhealed_forks(connection)]
 
 
 @pytest.mark.parametrize("part", range(4))
