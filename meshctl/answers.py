@@ -63,6 +63,27 @@ def day(moment: str) -> str:
     return moment[:16].replace("T", " ")
 
 
+def ago(moment: str) -> str:
+    """How long a time of the daemon's is past, for people: "2 h ago"; "never" for none."""
+    if not moment:
+        return "never"
+    from datetime import UTC, datetime
+
+    try:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+    except (ValueError, TypeError):
+        return day(moment)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} ago"
+    return "just now"
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """`1 vault`, `2 vaults`."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def _wrong(name: str) -> str:
     raise FormatError(
         f"the daemon's answer has a malformed member: {name}", hint="are meshd and meshctl of one release?"

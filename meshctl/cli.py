@@ -29,7 +29,13 @@ COMMANDS: dict[str, Row | dict[str, Row]] = {
         "show": ("device", "one device"),
         "rename": ("device", "give a device another name"),
         "address": ("device", "say where a device is reached when discovery can't tell"),
+        "remove": ("removal", "remove devices for good, and make new keys"),
+        "role": ("device_rights", "make a device an admin, a member or a relay"),
+        "grant": ("device_rights", "let a member read or write vaults"),
+        "revoke": ("device_rights", "take vaults from a member"),
+        "renew": ("master", "make new keys for this device"),
     },
+    "exposure": ("removal", "what a device could read, and what is still to be changed"),
     "password": {
         "add": ("password_write", "add a login"),
         "get": ("password_read", "print the password of a site, and nothing else"),
@@ -40,23 +46,47 @@ COMMANDS: dict[str, Row | dict[str, Row]] = {
         "generate": ("password_write", "make a password, and print it"),
         "import": ("password_import", "import a CSV file exported by Chrome"),
     },
+    "vault": {
+        "list": ("vault", "the vaults"),
+        "create": ("vault", "make a vault"),
+        "rename": ("vault", "give a vault another name"),
+        "delete": ("vault", "hide a vault and its items everywhere"),
+        "restore": ("vault", "take the deletion of a vault back"),
+    },
+    "rotate": ("vault", "make new keys for vaults"),
     "conflicts": {
         "list": ("conflicts", "logins that were changed on two devices apart"),
         "show": ("conflicts", "the versions of one of them"),
     },
+    "quarantine": {
+        "list": ("quarantine", "what was written by who was not entitled to, and is not applied"),
+        "show": ("quarantine", "one of these items, beside what counts now"),
+        "import": ("quarantine", "write the content of such items anew, as this device"),
+    },
+    "undo": ("undo", "take back a role, a grant or a name of the last 24 hours"),
     "wait": ("wait", "wait until devices are in step"),
     "events": ("wait", "print changes as they happen"),
     "whoami": ("mesh", "which device of which mesh this is"),
     "lock": ("keys", "forget the keys that open items"),
     "unlock": ("keys", "open the keystore with the device's passphrase"),
     "passphrase": ("keys", "change the device's passphrase"),
+    "master": {
+        "passphrase": ("master", "change the master passphrase"),
+        "export": ("master", "keep the sealed master key in a file too"),
+        "offline": ("master", "keep the sealed master key in a file alone"),
+        "online": ("master", "give it back to the admins' devices"),
+    },
+    "wipe": ("master", "delete this device's keys and everything it holds"),
     "version": ("version", "releases of meshctl and meshd"),
     "completion": ("completion", "print a completion script for a shell"),
 }
 GROUPS = {
     "device": "the devices of the mesh",
     "password": "logins",
+    "vault": "vaults: several of one application, each with its own readers",
     "conflicts": "logins with more than one version",
+    "quarantine": "what is kept and not applied",
+    "master": "the master key, which decides who is an admin",
 }
 
 

@@ -9,14 +9,18 @@ import os
 import stat
 
 from meshd.errors import BadRequest
+from meshd.localapi.errors import ApiError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
+    from meshctl.session import Session
     from meshctl.terminal import Terminal
 
 MAX_PASSPHRASE = 1024
+MAX_MASTER_FILE = 65536
 
 
 def device_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +48,49 @@ def master(args: argparse.Namespace, terminal: Terminal) -> str:
     if args.master_passphrase_file is not None:
         return from_file(args.master_passphrase_file, terminal)
     return ask(terminal, "Master passphrase: ")
+
+
+def wanted_arguments(parser: argparse.ArgumentParser) -> None:
+    """For commands that may need the master passphrase: it is asked for only then."""
+    master_arguments(parser)
+    parser.add_argument(
+        "--master-file", metavar="F", help="where no device holds the sealed master key: the file of master offline"
+    )
+
+
+def with_master(
+    args: argparse.Namespace,
+    session: Session,
+    body: dict[str, object],
+    send: Callable[[dict[str, object]], dict[str, object]],
+    *,
+    needed: bool = False,
+) -> dict[str, object]:
+    """What `send` answers. The master passphrase goes along where it is `needed`, or the daemon says that it is."""
+    if not needed:
+        try:
+            return send(body)
+        except ApiError as exc:
+            explicit = args.master_passphrase_file is not None or args.master_file is not None
+            if exc.code != "denied" or not (explicit or exc.details.get("needs") == "master_passphrase"):
+                raise
+    session.terminal.redraw("")
+    more: dict[str, object] = {}
+    if args.master_file is not None:
+        more["master_file"] = whole_file(args.master_file)
+    more["master_passphrase"] = master(args, session.terminal)
+    return send(body | more)
+
+
+def whole_file(name: str) -> str:
+    """A file that holds the sealed master key; BadRequest."""
+    try:
+        with open(name, encoding="utf-8") as file:
+            return file.read(MAX_MASTER_FILE)
+    except UnicodeDecodeError:
+        raise BadRequest(f"{name} holds no sealed master key") from None
+    except OSError as exc:
+        raise BadRequest(f"{name}: {exc.strerror}") from None
 
 
 def ask(terminal: Terminal, prompt: str) -> str:

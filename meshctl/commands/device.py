@@ -5,6 +5,7 @@ from __future__ import annotations
 from meshctl import table
 from meshctl.answers import day, number, records, text, texts
 from meshctl.client import path
+from meshctl.commands.device_rights import rights
 from meshd.errors import BadRequest
 
 TYPE_CHECKING = False
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 
 
 def device_list_arguments(parser: argparse.ArgumentParser) -> None:
-    """No options of its own."""
+    parser.add_argument("--removed", action="store_true", help="the removed ones instead, and who has heard of it")
 
 
 def device_list(args: argparse.Namespace, session: Session) -> int:
+    if args.removed:
+        return _removed(session)
     answer = session.client.get(path("devices"))
     if session.as_json:
         session.json(answer)
@@ -29,6 +32,25 @@ def device_list(args: argparse.Namespace, session: Session) -> int:
         for device in records(answer, "devices")
     ]
     table.show(session.terminal, ("NAME", "ROLE", "LAST SEEN", "ID"), rows)
+    return 0
+
+
+def _removed(session: Session) -> int:
+    answer = session.client.get(path("removals"))
+    if session.as_json:
+        session.json(answer)
+        return 0
+    rows = [
+        (
+            text(device, "name"),
+            day(text(device, "removed")),
+            ", ".join(texts(device, "acknowledged")) or "nobody",
+            ", ".join(texts(device, "pending")) or "nobody",
+            text(device, "id"),
+        )
+        for device in records(answer, "removed")
+    ]
+    table.show(session.terminal, ("NAME", "REMOVED", "ACKNOWLEDGED BY", "PENDING", "ID"), rows)
     return 0
 
 
@@ -43,6 +65,8 @@ def device_show(args: argparse.Namespace, session: Session) -> int:
         f"id          {text(answer, 'id')}",
         f"last seen   {_presence(answer)}",
     ]
+    if text(answer, "role") == "member":
+        lines.append(f"may         {rights(answer) or 'read no vault'}")
     if text(answer, "fingerprint"):
         lines.append(f"fingerprint {text(answer, 'fingerprint')}")
     if text(answer, "address"):

@@ -6,6 +6,7 @@ import sys
 
 from meshctl.answers import number, records, text
 from meshctl.client import path
+from meshctl.commands.password_read import vault_argument
 from meshd.errors import BadRequest, FormatError
 
 TYPE_CHECKING = False
@@ -24,12 +25,15 @@ def password_import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("chrome-csv",), default="chrome-csv")
     parser.add_argument("--update", action="store_true", help="change logins whose password differs from the file's")
     parser.add_argument("--dry-run", action="store_true", help="only say what would happen")
+    vault_argument(parser)
 
 
 def password_import(args: argparse.Namespace, session: Session) -> int:
     body: dict[str, object] = {"application": "password", "format": args.format, "text": _read(args.file, session)}
     if args.update:
         body["update"] = True
+    if args.vault is not None:
+        body["vault"] = args.vault
     if args.dry_run:
         body["dry_run"] = True
     answer = session.client.post(path("imports"), body)
@@ -54,6 +58,8 @@ def _tell(session: Session, args: argparse.Namespace, answer: Json) -> None:
     if different:
         counts.append(f"{len(different)} different")
     terminal.data(("would be: " if args.dry_run else "") + ", ".join(counts))
+    if number(answer, "pending"):
+        terminal.talk(f"{number(answer, 'pending')} of them wait here until an admin makes new keys")
     if not args.dry_run and args.file != "-" and number(answer, "added"):
         terminal.talk(f"{args.file} holds your passwords in clear: delete it when all is well")
 

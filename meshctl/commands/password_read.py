@@ -22,6 +22,11 @@ def choice_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("site", metavar="SITE", nargs="?", help="host or URL; a unique sub- or superdomain will do")
     parser.add_argument("--username", metavar="U", help="which of several logins of the site")
     parser.add_argument("--id", metavar="ID", help="instead of SITE")
+    vault_argument(parser)
+
+
+def vault_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--vault", metavar="NAME", help="which of several vaults of logins")
 
 
 def chosen(args: argparse.Namespace, session: Session) -> Json:
@@ -33,6 +38,8 @@ def chosen(args: argparse.Namespace, session: Session) -> Json:
     body: dict[str, object] = {"application": "password", "site": args.site}
     if args.username is not None:
         body["username"] = args.username
+    if args.vault is not None:
+        body["vault"] = args.vault
     return session.client.post(path("items", "lookup"), body)
 
 
@@ -73,13 +80,15 @@ def show_item(session: Session, item: Json, *, reveal: bool) -> int:
         session.json(item if reveal else without_secrets(item))
         return 0
     session.terminal.data(f"{text(item, 'title')}\nid         {text(item, 'id')}")
+    if item.get("pending"):
+        session.terminal.data("pending    it waits here until an admin makes new keys")
     versions = records(item, "versions")
     if not versions:
-        session.terminal.data(_described(item, reveal))
+        session.terminal.data(described(item, reveal))
     for place, version in enumerate(versions, 1):
         counts = ", this one counts" if version.get("winner") else ""
         session.terminal.data(f"\nversion {place} of {len(versions)}{counts}")
-        session.terminal.data("deleted" if version.get("deleted") else _described(version, reveal))
+        session.terminal.data("deleted" if version.get("deleted") else described(version, reveal))
     return 0
 
 
@@ -91,7 +100,8 @@ def without_secrets(item: Json) -> Json:
     return clean
 
 
-def _described(version: Json, reveal: bool) -> str:
+def described(version: Json, reveal: bool) -> str:
+    """What a login holds, in lines; secrets only with `reveal`."""
     lines = [f"site       {site}" for site in texts(version, "sites")]
     lines.append(f"user name  {text(version, 'username')}")
     for name, label in (("password", "password "), ("totp", "TOTP     "), ("note", "note     ")):
@@ -110,6 +120,7 @@ def password_list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--site", metavar="S")
     parser.add_argument("--username", metavar="U")
     parser.add_argument("--deleted", action="store_true", help="deleted logins instead")
+    vault_argument(parser)
 
 
 def password_list(args: argparse.Namespace, session: Session) -> int:
@@ -118,6 +129,7 @@ def password_list(args: argparse.Namespace, session: Session) -> int:
         "query": args.query,
         "site": args.site,
         "username": args.username,
+        "vault": args.vault,
         "deleted": True if args.deleted else None,
         "limit": PAGE,
     }
@@ -138,7 +150,7 @@ def password_list(args: argparse.Namespace, session: Session) -> int:
             text(item, "title"),
             text(item, "username"),
             " ".join(texts(item, "sites")),
-            day(text(item, "updated")),
+            "pending" if item.get("pending") else day(text(item, "updated")),
             text(item, "id"),
         )
         for item in items

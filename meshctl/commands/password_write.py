@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from meshctl.answers import text
 from meshctl.client import path
-from meshctl.commands.password_read import choice_arguments, chosen
+from meshctl.commands.password_read import choice_arguments, chosen, vault_argument
 from meshd.errors import BadRequest, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
+    from meshctl.answers import Json
     from meshctl.session import Session
 
 MAX_NOTE = 65536
@@ -19,16 +20,19 @@ MAX_NOTE = 65536
 def password_add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--site", metavar="S", action="append", required=True, help="host or URL; repeatable")
     parser.add_argument("--username", metavar="U", default="")
+    vault_argument(parser)
     _more_arguments(parser)
     _generate_arguments(parser, alone=False)
 
 
 def password_add(args: argparse.Namespace, session: Session) -> int:
     body: dict[str, object] = {"application": "password", "sites": args.site, "username": args.username}
+    if args.vault is not None:
+        body["vault"] = args.vault
     _more(args, session, body)
     _password(args, session, body)
     answer = session.client.post(path("items"), body)
-    return session.done(answer, f"added {args.site[0]} · {args.username}")
+    return session.done(answer, f"added {args.site[0]} · {args.username}{_pending(answer)}")
 
 
 def password_edit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +63,8 @@ def password_edit(args: argparse.Namespace, session: Session) -> int:
     if args.password or args.generate or not body:
         _password(args, session, body)
     answer = session.client.patch(path("items", text(item, "id")), body)
-    return session.done(answer, f"changed {text(item, 'title')} · {body.get('username', text(item, 'username'))}")
+    name = f"{text(item, 'title')} · {body.get('username', text(item, 'username'))}"
+    return session.done(answer, f"changed {name}{_pending(answer)}")
 
 
 def password_rm_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +82,12 @@ def password_rm(args: argparse.Namespace, session: Session) -> int:
     ):
         raise Refused("nothing was deleted")
     answer = session.client.delete(path("items", text(item, "id")))
-    return session.done(answer, f"deleted {name}")
+    return session.done(answer, f"deleted {name}{_pending(answer)}")
+
+
+def _pending(answer: Json) -> str:
+    """What is said of a write that no key is fit for yet."""
+    return " · pending: it is kept here until an admin makes new keys" if answer.get("pending") else ""
 
 
 def password_generate_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshctl.answers import day, inner, number, records, text
+from meshctl.answers import ago, counted, day, inner, number, records, text
 from meshctl.client import path
 from meshd.localapi.errors import ATTACK, CONFLICTS, LOCKED, NOT_CONNECTED, NOT_SYNCED, OK, exit_code
 
@@ -39,6 +39,8 @@ def check(answer: Json) -> int:
     """The gravest of what a status says is wrong, as an exit code; 0 when nothing is."""
     if not answer.get("mesh"):
         return NOT_CONNECTED
+    if _removed(answer):
+        return NOT_CONNECTED
     found = {exit_code(text(problem, "code")) for problem in records(answer, "health")}
     if any(text(problem, "code") in _ALARMING for problem in records(answer, "health")):
         found.add(ATTACK)
@@ -62,8 +64,13 @@ def _show(session: Session, answer: Json) -> None:
     if conflicts and all(text(problem, "code") != "conflicts" for problem in records(answer, "health")):
         terminal.data(f"! {conflicts} changed on two devices apart: the newest counts, the others are kept")
         terminal.data("  meshctl conflicts list")
+    if number(answer, "stale"):
+        count = counted(number(answer, "stale"), "item")
+        terminal.data(f"· {count} written by who had not heard of a removal: under the new keys now")
+    for one in records(answer, "announcements"):
+        terminal.data(f"· {text(one, 'text')} ({ago(text(one, 'time'))})")
     peers = records(answer, "peers")
-    if peers:
+    if peers and not _removed(answer):
         from meshctl import table
 
         rows = [
@@ -77,6 +84,8 @@ def _headline(answer: Json) -> str:
     if not answer.get("mesh"):
         return "not connected to a mesh: run meshctl init, or meshctl connect CODE"
     device, peers = inner(answer, "device"), records(answer, "peers")
+    if _removed(answer):
+        return f"{text(device, 'name')} · removed from its mesh: meshctl wipe"
     here = sum(bool(peer.get("connected")) for peer in peers)
     parts = [
         f"{text(device, 'name')} ({text(device, 'role')})",
@@ -92,6 +101,11 @@ def _headline(answer: Json) -> str:
     if conflicts:
         parts.append(f"{conflicts} in conflict")
     return " · ".join(parts)
+
+
+def _removed(answer: Json) -> bool:
+    """Was this device removed? Then nothing else matters any more."""
+    return any(text(problem, "code") == "removed" for problem in records(answer, "health"))
 
 
 def _connection(peer: Json) -> str:
