@@ -16,6 +16,12 @@ from meshd.profile.version import Parsed, Version
 from meshd.store import versions
 
 
+# By the index of parked rows: SQLite would rather walk all of them in the order of their signers.
+_PARKED = """
+    SELECT signer, count(*), sum(length(raw)) FROM versions INDEXED BY versions_pending WHERE state = 2 GROUP BY +signer
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What may wait, in entries and bytes."""
@@ -36,10 +42,7 @@ class Waiting:
         self._limits = limits
         self.needed: set[bytes] = {row[0] for row in connection.execute("SELECT DISTINCT need FROM waits")}
         self._parked: dict[str, tuple[int, int]] = {
-            signer: (count, size)
-            for signer, count, size in connection.execute(
-                "SELECT signer, count(*), sum(length(raw)) FROM versions WHERE state = 2 GROUP BY signer"
-            )
+            signer: (count, size) for signer, count, size in connection.execute(_PARKED)
         }
 
     def room(self, connection: sqlite3.Connection, item: Parsed) -> bool:
