@@ -7,6 +7,7 @@ connections between the same devices the one that the lower fingerprint dialled 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ class Sibling:
     seen: dict[str, tuple[str, ...]] = field(default_factory=dict)  # instance → addresses
     key: bytes = field(default=b"", repr=False)  # the Discovery key under which it was seen
     last_error: str = ""
+    introduced: bool = False  # it was shown our profiles since it last talked to us
     wake: trio.Event = field(default_factory=trio.Event)
 
     def nudge(self) -> None:
@@ -146,6 +148,8 @@ class Siblings:
         elif mode is knock.Mode.INTRODUCTION:
             secured = await tls.wrap_server(stream, contexts.intro_server)
             await introduction.receive(self._daemon, secured)
+            for gone in self._daemon.snapshot.removed & self.known.keys():
+                self.known[gone].nudge()  # it may be one of these that was refused and does not know why
         else:
             raise Refused("recovery is not served here")
 
@@ -153,16 +157,19 @@ class Siblings:
 
     async def _keep_diallers(self, nursery: trio.Nursery) -> None:
         running: set[str] = set()
+        telling: set[str] = set()
         while True:
             seen = self._daemon.changed.count
             for udf in self._wanted() - running:
                 running.add(udf)
                 self.known.setdefault(udf, Sibling(udf))
                 nursery.start_soon(self._keep_connected, udf, running)
-            for udf in set(self._daemon.snapshot.removed) & set(self.known):
-                if self.known[udf].seen and udf not in running and self._daemon.snapshot.is_member:
-                    running.add(udf)
-                    nursery.start_soon(self._tell_removed, udf, running)
+            for udf in self._daemon.snapshot.removed & self.known.keys():
+                if udf in running:
+                    self.known[udf].nudge()  # it is not to be dialled any more
+                elif self.known[udf].seen and udf not in telling and self._daemon.snapshot.is_member:
+                    telling.add(udf)
+                    nursery.start_soon(self._tell_removed, udf, telling)
             await self._daemon.changed.after(seen)
 
     def _wanted(self) -> set[str]:
@@ -195,6 +202,7 @@ class Siblings:
                 pause = min(pause * 1.5, LAST_RETRY) if slept.cancelled_caught else FIRST_RETRY
         finally:
             running.discard(udf)
+            self._daemon.changed.bump()
 
     async def _until_gone(self, udf: str) -> None:
         while udf in self.connections:
@@ -232,8 +240,12 @@ class Siblings:
             sibling.last_error = _first(group)
             self._log_lost(address, group)
         stranger = secured is not None and not progress.greeted and not progress.scope.cancel_called
-        if stranger and await self._introduce(sibling, address, self._pins.contexts().intro_client):
-            sibling.nudge()
+        if progress.greeted:
+            sibling.introduced = False
+        elif stranger and await self._introduce(sibling, address, self._pins.contexts().intro_client):
+            first, sibling.introduced = not sibling.introduced, True
+            if first:  # who goes on refusing us has a reason, and is not to be called in a loop
+                sibling.nudge()
         if progress.strikes >= STRIKES:
             await trio.sleep(AFTER_LIES)
         return progress.greeted
@@ -285,20 +297,22 @@ class Siblings:
             await trio.aclose_forcefully(stream)
             raise
 
-    async def _tell_removed(self, udf: str, running: set[str]) -> None:
-        """Show a removed device that is seen here the profile that removed it; once a sighting."""
+    async def _tell_removed(self, udf: str, telling: set[str]) -> None:
+        """Show a removed device that was seen here the profile that removed it; once a sighting, and again after it
+        called."""
+        pause = FIRST_RETRY
         try:
             sibling = self.known[udf]
             certificate = self._daemon.certificate_of(udf)
-            if certificate is None:
-                return
-            wake = sibling.wake
-            for address in [address for found in sibling.seen.values() for address in found]:
-                if await self._introduce(sibling, address, tls.intro_client_context([certificate])):
-                    break
-            await wake.wait()
+            while certificate is not None and sibling.seen and self._daemon.snapshot.is_member:
+                wake, told = sibling.wake, False
+                for address in [address for found in sibling.seen.values() for address in found]:
+                    told = told or await self._introduce(sibling, address, tls.intro_client_context([certificate]))
+                with trio.move_on_after(math.inf if told else pause) as waited:
+                    await wake.wait()
+                pause = min(pause * 1.5, LAST_RETRY) if waited.cancelled_caught else FIRST_RETRY
         finally:
-            running.discard(udf)
+            telling.discard(udf)
 
     # --- both ---------------------------------------------------------------------------------------------------------
 

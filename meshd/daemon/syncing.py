@@ -91,7 +91,6 @@ class Conversation:
         )
         self._link = Link(self._session, link_stream)
         self._store_id = b""  # the peer's
-        self._greeted_at: tuple[bytes, ...] = ()  # the profile heads that it said it held
         self._push_from = trio.Event()
         self._announced = Announced(0)
         self._intake = Intake(daemon.replica.directory)
@@ -161,7 +160,6 @@ class Conversation:
         if info.udf != self.progress.udf:
             raise RemoteProtocolError("the other device says another name than its certificate")
         self._store_id = info.store_id
-        self._greeted_at = info.heads
         self.progress.clock_skew_ms = info.clock_ms - self._daemon.now_ms()
         await self._hand_profiles(info.heads)
         cursor = peers.cursor_for(self._daemon.reader.connection, self.progress.udf, info.store_id)
@@ -370,8 +368,6 @@ class Conversation:
         while True:
             seen = self._daemon.changed.count
             if not self._may_stay():
-                if self._daemon.snapshot.is_member:  # who was removed is shown the profile that says so
-                    await self._hand_profiles(self._greeted_at)
                 self._session.close(CloseCode.DENIED, "not a device of this mesh any more")
                 await self._flush()
                 raise NetworkError("the other device was removed from the mesh")

@@ -72,7 +72,7 @@ class MemoryLan:
         for _, _, pump in self._pumps:
             try:
                 pump()
-            except trio.ClosedResourceError:
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
                 pass
 
     def tell(self) -> None:
