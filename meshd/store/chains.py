@@ -34,6 +34,7 @@ class Extended:
     miscounted: tuple[bytes, ...] = ()  # versions whose n is not one after their predecessors', all of these known
 
 
+_EVIDENCE = 16  # forks at one place that are noted with each version: a thief could make any number
 _PLAIN = Extended(fills=False, forks=False)
 
 
@@ -146,7 +147,8 @@ class Book:
             return False
         self._highest[signer] = highest
         others = connection.execute(
-            "SELECT vid FROM versions WHERE signer = ? AND n = ? AND vid <> ?", (signer, n, claim.vid)
+            "SELECT vid FROM versions WHERE signer = ? AND n = ? AND vid <> ? ORDER BY vid LIMIT ?",
+            (signer, n, claim.vid, _EVIDENCE),
         ).fetchall()
         for (other,) in others:
             _note(connection, signer, n, other, claim.vid, grown=False)

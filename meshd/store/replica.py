@@ -188,7 +188,7 @@ class Replica(Memory):
         self._insert(connection, item, state, now_ms, outcome, parked=parked)
         if fault:
             outcome.rejected.append((claim.vid, fault))
-        elif state is State.QUARANTINED:
+        elif state is State.QUARANTINED and claim.vid not in self._misfits:
             outcome.quarantined.add(claim.vid)
         if claim.kind is Kind.DEVICE:
             self._take_device(connection, item, state, outcome)
@@ -314,14 +314,15 @@ class Replica(Memory):
         if row.kind in PROFILES:
             outcome.forks.append((row.signer, row.n))
             return
-        why = "a version whose place in its author's chain is not one after its predecessor's"
-        self._misfit(connection, vid, why, final=True)
-        outcome.rejected.append((vid, why))
+        self._misfit(connection, vid, _MISCOUNTED, final=True)
+        outcome.rejected.append((vid, _MISCOUNTED))
         if row.state is State.APPLIED:
             self._set_state(connection, row, State.QUARANTINED)
             versions.recompute_heads(connection, row.kind, row.identifier)
             outcome.entries.add((row.kind, row.identifier))
-            self._devices.pop(row.identifier, None)
+            if row.kind == Kind.DEVICE:
+                self._devices.pop(row.identifier, None)
+                outcome.profiles = True
             self.memo.clear()
 
     def _set_state(self, connection: sqlite3.Connection, row: versions.Row, state: State) -> None:

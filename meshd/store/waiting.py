@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from meshd.profile.version import Parsed, Version
 from meshd.store import versions
 
-
 # By the index of parked rows: SQLite would rather walk all of them in the order of their signers.
 _PARKED = """
     SELECT signer, count(*), sum(length(raw)) FROM versions INDEXED BY versions_pending WHERE state = 2 GROUP BY +signer
