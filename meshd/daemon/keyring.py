@@ -64,20 +64,18 @@ class Keyring:
         self, connection: sqlite3.Connection, applications: Mapping[str, Application], only: Iterable[str] | None = None
     ) -> None:
         """Open what the applied container heads wrap to this device; all of it, or the vaults `only`."""
-        if only is None:  # what a transaction opened that then failed is no vault
-            for identifier in self.vaults.keys() - applications.keys():
-                self.vaults.pop(identifier, None)
-        for identifier in applications if only is None else only:
+        vaults, keys = dict(self.vaults), dict(self._keys)
+        # What a transaction opened that then failed is no vault.
+        gone = [] if only is not None else [identifier for identifier in vaults if identifier not in applications]
+        for identifier in (*gone, *(applications if only is None else only)):
             application = applications.get(identifier)
-            if application is None:
-                self.vaults.pop(identifier, None)
-                continue
-            opened = self._open(connection, application)
+            opened = self._open(connection, application) if application is not None else None
             if opened is None:
-                self.vaults.pop(identifier, None)
+                vaults.pop(identifier, None)
                 continue
-            self.vaults[identifier] = opened
-            self._keys |= {key.kid: key.key for key in opened.container.keys}
+            vaults[identifier] = opened
+            keys |= {key.kid: key.key for key in opened.container.keys}
+        self.vaults, self._keys = vaults, keys  # at once: other threads read them
 
     def _open(self, connection: sqlite3.Connection, application: Application) -> Opened | None:
         heads, closed = [], []
