@@ -53,7 +53,7 @@ async def repair(daemon: Daemon, *, spread: float = SPREAD) -> None:
     while True:
         moved, changed = daemon.moved.count, daemon.changed.count
         try:
-            if daemon.keyring is not None and daemon.snapshot.is_member and await _look(daemon, watch):
+            if await _look(daemon, watch):
                 await trio.sleep(_turn(daemon, spread))
                 mended = await with_pen(daemon, watch.mend)
                 if mended:
@@ -66,15 +66,17 @@ async def repair(daemon: Daemon, *, spread: float = SPREAD) -> None:
             pass  # meanwhile
         except MeshError as exc:
             daemon.log.warning("something could not be put right: %s", exc)
-            watch.forget()
-            pause = min(pause * 2 + 1, LAST_PAUSE)
+            watch, pause = Watch(), min(pause * 2 + 1, LAST_PAUSE)
             await trio.sleep(pause)
         await moved_past(daemon, moved, changed)
+        await trio.sleep(spread / 3)  # a first sync commits many times in that
 
 
 async def _look(daemon: Daemon, watch: Watch) -> bool:
     """Is there something to do? Nearly every commit is of items alone, and costs one look at an index."""
-    return watch.suspects(daemon) and await with_pen(daemon, watch.finds)
+    if daemon.keyring is None or not daemon.snapshot.is_member or not watch.suspects(daemon):
+        return False
+    return await with_pen(daemon, watch.finds)
 
 
 def _turn(daemon: Daemon, spread: float) -> float:
@@ -89,19 +91,19 @@ class Watch:
 
     def __init__(self) -> None:
         self._keyring: object = None
-        self._state: object = None
-        self._fresh: dict[str, str] = {}  # vault → the write key under which its stale items were looked for
-        self._seq = 0
-        self._last_seq = 0
+        self._begin()
 
-    def forget(self) -> None:
-        """Look at everything again."""
-        self.__init__()  # type: ignore[misc]
+    def _begin(self) -> None:
+        self._state: object = None
+        self._structure = True  # profiles, containers or drafts are to be looked at
+        self._fresh: dict[str, str] = {}  # vault → the write key under which its stale items were looked for
+        self._seq = 0  # … and up to where in the store
+        self._seen = 0
 
     def suspects(self, daemon: Daemon) -> bool:
         """May there be something? By what is committed, on the trio thread: profiles, containers, drafts, new items."""
         if daemon.keyring is not self._keyring:
-            self.forget()
+            self._begin()
             self._keyring = daemon.keyring
         connection = daemon.reader.connection
         state = (
@@ -113,22 +115,22 @@ class Watch:
         )
         items = connection.execute(
             "SELECT 1 FROM versions WHERE seq > ? AND kind = 8 AND head = 1 AND signer <> ? LIMIT 1",
-            (self._last_seq, daemon.snapshot.own),
+            (self._seen, daemon.snapshot.own),
         ).fetchone()
-        self._last_seq = versions.last_seq(connection)
-        if state == self._state and items is None:
-            return False
-        self._state = state
-        return True
+        self._seen = versions.last_seq(connection)
+        if state != self._state:
+            self._state, self._structure = state, True
+        return self._structure or items is not None
 
     def finds(self, pen: Pen) -> bool:
         """Is there something? In the writer's thread."""
-        return bool(
-            unmerged(pen)
-            or rotation.unsettled(pen)
-            or self._stale(pen)
-            or (drafts.count(pen.connection) and _can_flush(pen))
+        structure = self._structure and (
+            unmerged(pen) or bool(rotation.unsettled(pen)) or (drafts.count(pen.connection) > 0 and _can_flush(pen))
         )
+        if structure or self._stale(pen):
+            return True
+        self._looked(pen)
+        return False
 
     def mend(self, pen: Pen) -> Mended:
         """Do it, as far as it is still to be done; in the writer's thread."""
@@ -139,7 +141,9 @@ class Watch:
         rewritten = rotation.rewrite(pen, stale[:AT_ONCE])
         flushed = drafts.flush(pen)
         more = len(stale) > AT_ONCE
-        if not more:
+        if more:
+            self._structure = True  # whatever is committed meanwhile, the next look goes on
+        else:
             self._looked(pen)
         return Mended(merged, rotated, wrapped, len(rewritten), len(flushed), more)
 
@@ -150,6 +154,7 @@ class Watch:
         return rotation.stale(pen, anew) + rotation.stale(pen, rest, after_seq=self._seq)
 
     def _looked(self, pen: Pen) -> None:
+        self._structure = False
         self._fresh = _write_keys(pen)
         self._seq = versions.last_seq(pen.connection)
 

@@ -12,6 +12,7 @@ from harness.mesh_world import Device, found
 from meshd.daemon import keyring as keyrings
 from meshd.daemon import quarantine, removal, roles, rotation, vaults
 from meshd.daemon.keyring import Keyring
+from meshd.daemon.pen import Pen
 from meshd.errors import BadRequest, DecryptError, Denied, NotFound, Refused
 from meshd.profile import vault, version
 from meshd.profile.apps import DISCOVERY, GROUP, PASSWORD, password
@@ -82,18 +83,26 @@ def test_a_removal_keeps_the_keys_that_it_replaces_so_that_nothing_becomes_unrea
         assert one.passwords() == {made: "kept"}
 
 
-def test_the_bytes_of_a_removal_do_not_grow_with_the_vault() -> None:
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_the_bytes_of_a_removal_do_not_grow_with_the_vault(count: int) -> None:
     sizes = []
-    for count in (1, 200):
-        laptop = found(seed=f"flat {count}")
+    for items in (1, count):
+        laptop = found(seed=f"flat {items}")
         phone = laptop.admit("phone")
-        for number in range(count):
-            laptop.add(f"{number}.example")
+        laptop.write(partial(many, count=items))
         (last,) = laptop.connection.execute("SELECT max(seq) FROM versions").fetchone()
         remove(laptop, phone)
         (size,) = laptop.connection.execute("SELECT sum(length(raw)) FROM versions WHERE seq > ?", (last,)).fetchone()
         sizes.append(size)
     assert abs(sizes[0] - sizes[1]) < 512
+
+
+def many(pen: Pen, count: int) -> None:
+    opened = pen.keyring.find("password")
+    key = keyrings.write_key(pen.connection, pen.replica, opened)
+    for number in range(count):
+        sites = [f"{number}.example"]
+        vaults.add(pen, opened, lambda t, made, s=sites: password.new(s, "a", "b", time=t, made=made), key)  # type: ignore[misc]
 
 
 def test_what_a_removed_device_writes_after_its_cut_is_quarantined_everywhere_and_can_be_imported() -> None:
