@@ -19,7 +19,9 @@ SHORT = 12  # characters of an id that stand for it
 
 
 def quarantine_list_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--all", action="store_true", help="older versions of one item and imported ones too")
+    parser.add_argument(
+        "--all", action="store_true", help="profiles and vaults, older versions of one item and imported ones too"
+    )
 
 
 def quarantine_list(args: argparse.Namespace, session: Session) -> int:
@@ -27,18 +29,29 @@ def quarantine_list(args: argparse.Namespace, session: Session) -> int:
     if session.as_json:
         session.json(answer)
         return 0
+    entries = records(answer, "quarantine")
     rows = [
         (
             text(entry, "id")[:SHORT],
             text(entry, "device"),
-            text(entry, "title") or text(entry, "kind"),
+            text(entry, "title") or _kind(entry),
             day(text(entry, "received")),
             "imported" if entry.get("imported") else text(entry, "why"),
         )
-        for entry in records(answer, "quarantine")
+        for entry in entries
+        if args.all or text(entry, "kind") == "item"
     ]
     table.show(session.terminal, ("ID", "DEVICE", "WHAT", "RECEIVED", "WHY"), rows)
+    if len(rows) < len(entries):
+        fell = counted(len(entries) - len(rows), "profile or vault", "profiles and vaults")
+        session.terminal.talk(f"and {fell}, which can't be imported (--all)")
     return 0
+
+
+def _kind(entry: Json) -> str:
+    """What it is, where it has no title: `profile`, `ssh item`."""
+    application, kind = text(entry, "application"), text(entry, "kind")
+    return f"{application} {kind}" if application and kind == "item" else kind
 
 
 def quarantine_show_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +69,7 @@ def quarantine_show(args: argparse.Namespace, session: Session) -> int:
         session.json(answer)
         return 0
     terminal = session.terminal
-    terminal.data(f"{text(answer, 'title') or text(answer, 'kind')}\nid         {text(answer, 'id')}")
+    terminal.data(f"{text(answer, 'title') or _kind(answer)}\nid         {text(answer, 'id')}")
     terminal.data(f"item       {text(answer, 'item')}")
     terminal.data(f"received   {day(text(answer, 'received'))}")
     terminal.data(f"why        {text(answer, 'why')}")

@@ -102,13 +102,11 @@ def _plan(plan: Json, confirmed: list[str], readmitted: list[str]) -> list[str]:
             lines.append(f"{text(device, 'name')} was removed before: the moment of that is moved")
         else:
             role = text(device, "role")
-            lines.append(
-                f"{text(device, 'name')} ({role}) gets nothing new from now on, and comes back with new keys alone"
-            )
+            lines.append(f"{text(device, 'name')} ({role}) is cut off for good; it can come back as a new device only")
     vaults = records(plan, "vaults")
     if vaults:
         lines.append(f"  new keys for {counted(len(vaults), 'vault')}: {', '.join(map(vault_name, vaults))}")
-        lines.append("  what it could read so far stays known to it: meshctl exposure says afterwards what to change")
+        lines.append("  what it could read so far stays readable to it; meshctl exposure lists what to change")
     if text(plan, "since"):
         lines.append(f"  what it wrote after {_local(text(plan, 'since'))} falls, by this device's record of receipt")
         if text(plan, "known_since") > text(plan, "since"):

@@ -1,6 +1,7 @@
 """The device daemon: which tasks run, in which order they start, and how they stop.
 
-services    network (interfaces, mDNS) · siblings · invitations · connections · local API · index keeper · auto-lock
+services    network (interfaces, mDNS) · siblings · invitations · connections · local API · index keeper · auto-lock ·
+            announcements · repair
 start       everything that listens is started before READY is told
 stop        SIGTERM or SIGINT: no new work, a few seconds for what runs, then cancel; the store closes last
 """
@@ -16,7 +17,7 @@ from functools import partial
 
 import trio
 
-from meshd.daemon import api, locking, wiping
+from meshd.daemon import announce, api, locking, repair, wiping
 from meshd.daemon.config import Config
 from meshd.daemon.connecting import Connections
 from meshd.daemon.context import Daemon, Wakeup, open_daemon, wait
@@ -90,6 +91,8 @@ async def serve(daemon: Daemon, network: Network | None, nursery: trio.Nursery) 
         await nursery.start(connections.run)
     nursery.start_soon(keep_index, daemon)
     nursery.start_soon(locking.auto_lock, daemon)
+    nursery.start_soon(announce.announcements, daemon)
+    nursery.start_soon(repair.repair, daemon)
     await nursery.start(api.serve, app, str(daemon.paths.socket))
     return app
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from harness.fake_admin import FakeAdmin, vault
+from harness.fake_pairing import FakePairing
 from meshd import __version__
 from meshd.errors import (
     Ambiguous,
@@ -40,7 +42,7 @@ DESKTOP = "MDDES-KTOPB-BBBBB-BBBBB-BBBBB"
 
 
 @dataclass
-class FakeDaemon:
+class FakeDaemon(FakeAdmin, FakePairing):
     """`with FakeDaemon(path) as daemon:` listens on `path`. Every attribute may be changed while it runs."""
 
     path: str
@@ -65,6 +67,20 @@ class FakeDaemon:
     deleted: list[str] = field(default_factory=list)  # resources given up
     answers: list[bool] = field(default_factory=list)  # to "admit it?"
     polled: threading.Event = field(default_factory=threading.Event)  # somebody waits for a resource
+    announcements: list[dict[str, Any]] = field(default_factory=list)
+    stale: int = 0
+    drafting: bool = False  # no key is fit for a write
+    removed: list[str] = field(default_factory=list)  # names of devices
+    vaults: list[dict[str, Any]] = field(default_factory=lambda: [vault(), vault("ssh", "ssh")])
+    exposed: list[dict[str, Any]] = field(default_factory=list)
+    quarantine: list[dict[str, Any]] = field(default_factory=list)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    undone: list[dict[str, Any]] = field(default_factory=list)
+    adds: list[dict[str, Any]] = field(default_factory=list)
+    left: list[dict[str, Any]] = field(default_factory=list)
+    pending: list[str] = field(default_factory=list)
+    offline: bool = False
+    wiped: bool = False
 
     def __enter__(self) -> Self:
         self._listener = socket.socket(socket.AF_UNIX)
@@ -166,6 +182,9 @@ class FakeDaemon:
             "uptime": 4.5,
             "version": self.version,
             "api": self.api,
+            "announcements": self.announcements,
+            "drafts": sum(bool(item.get("pending")) for item in self.items.values()),
+            "stale": self.stale,
         }
 
     def do_whoami(self, match: Match, body: Any) -> Any:
@@ -202,61 +221,6 @@ class FakeDaemon:
     def do_phrase(self, match: Match, body: Any) -> Any:
         return {"phrase": " ".join(["acid", "beam", "civil", "dive", "echo", "fact", "glen"][: body.get("words", 6)])}
 
-    def do_invite(self, match: Match, body: Any) -> Any:
-        if body.get("role") == "admin" and body.get("master_passphrase") != self.master:
-            raise WrongPassphrase("the master passphrase is wrong")
-        first = {
-            "id": "inv1",
-            "code": "7-orbit-walnut",
-            "slot": 7,
-            "expires": "2126-11-24T06:46:00Z",
-            "uri": "mesh-pair:?v=1&c=7-orbit-walnut&a=127.0.0.1:4711",
-            "state": "open",
-            "attempts_left": 3,
-            "role": body.get("role", "member"),
-        }
-        self._resources["inv1"] = (first, [*self.invitation_script])
-        return first
-
-    def _poll(self, match: Match, name: str) -> Any:
-        if name not in self._resources:
-            raise NotFound
-        now, script = self._resources[name]
-        if match.query.get("state") == now["state"]:
-            self.polled.set()
-            if script:
-                now.update(script.pop(0))
-            else:
-                self._stopped.wait(float(match.query.get("wait", 0)))  # type: ignore[arg-type]
-        return now
-
-    def do_invitation(self, match: Match, body: Any) -> Any:
-        return self._poll(match, match.params["invitation"])
-
-    def do_answer_invitation(self, match: Match, body: Any) -> Any:
-        self.answers.append(body["accept"])
-        return self._resources[match.params["invitation"]][0]
-
-    def do_cancel_invitation(self, match: Match, body: Any) -> Any:
-        self.deleted.append("invitation")
-        now, _ = self._resources[match.params["invitation"]]
-        now["state"] = "cancelled"
-        return now
-
-    def do_connect(self, match: Match, body: Any) -> Any:
-        first = {"id": "con1", "state": "searching"}
-        self._resources["con1"] = (first, [*self.connection_script])
-        return first
-
-    def do_connection(self, match: Match, body: Any) -> Any:
-        return self._poll(match, match.params["connection"])
-
-    def do_cancel_connection(self, match: Match, body: Any) -> Any:
-        self.deleted.append("connection")
-        now, _ = self._resources[match.params["connection"]]
-        now["state"] = "cancelled"
-        return now
-
     def do_devices(self, match: Match, body: Any) -> Any:
         return {"devices": self.devices}
 
@@ -274,14 +238,11 @@ class FakeDaemon:
         found.update(body)
         return found
 
-    def do_applications(self, match: Match, body: Any) -> Any:
-        vault = {"id": "v", "application": "password", "name": "password", "items": len(self.items)}
-        return {"applications": [{**vault, "readable": True, "writable": True}]}
-
     def do_items(self, match: Match, body: Any) -> Any:
         word = str(match.query.get("query", ""))
         found = [summary(item) for item in self.items.values() if word in item["title"]]
         found = [item for item in found if bool(item.get("deleted")) == bool(match.query.get("deleted"))]
+        found = [item for item in found if match.query.get("vault", item["vault"]) == item["vault"]]
         begin = int(str(match.query.get("after", 0)))
         end = begin + int(str(match.query.get("limit", 1000)))
         return {"items": found[begin:end], "next": str(end) if end < len(found) else None}
@@ -292,7 +253,11 @@ class FakeDaemon:
             raise Exists("there is such a login already", hint=f"run: meshctl password edit {site}")
         added = item(f"vault/{len(self.items)}", site, body["username"], self._password(body))
         added.update({name: body[name] for name in ("note", "totp", "title", "tags", "sites") if name in body})
+        added["vault"] = body.get("vault", "vault")
         self.items[added["id"]] = added
+        if self.drafting:
+            added["pending"] = True
+            return {"id": added["id"], "updated": NOW, "pending": True}
         return {"id": added["id"], "updated": NOW}
 
     def _password(self, body: Any) -> str:
@@ -309,6 +274,8 @@ class FakeDaemon:
         found = [one for one in self.items.values() if body["site"] in one["sites"] and not one.get("deleted")]
         if "username" in body:
             found = [one for one in found if one["username"] == body["username"]]
+        if "vault" in body:
+            found = [one for one in found if one["vault"] == body["vault"]]
         if not found:
             raise NotFound(f"there is no login for {body['site']}")
         if len(found) > 1:

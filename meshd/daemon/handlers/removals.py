@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshd.daemon import names, removal, removing, status
 from meshd.daemon.context import Daemon
-from meshd.daemon.handlers import wishes
+from meshd.daemon.handlers import items, wishes
 from meshd.daemon.removal import Plan
 from meshd.daemon.removing import Acknowledgement
 from meshd.errors import Denied, NotFound
@@ -116,18 +116,18 @@ async def exposure(app: App, call: Call) -> dict[str, Any]:
     udf = await wishes.device(daemon, call.params["device"])
     found = await removing.list_exposed(daemon, [udf])
     index = await daemon.fresh_index()
-    items = []
+    listed = []
     for one in found:
         view: dict[str, Any] = {"id": one.id, "title": one.title, "changed": one.changed}
         opened = daemon.unlocked().vaults.get(one.id.partition("/")[0])
         if opened is not None and (named := wishes.vault_view(daemon, opened.application.identifier)) is not None:
             view["application"] = named["application"]
         entry = index.entries.get(one.id)
-        if entry is not None and entry.username:
-            view["username"] = entry.username
-        items.append(view)
+        if entry is not None and not entry.deleted:
+            view |= {name: value for name, value in items.summary(entry, {}).items() if name in ("title", "username")}
+        listed.append(view)
     unchanged = sum(not one.changed for one in found)
-    return {"device": wishes.called(daemon, udf), "items": items, "exposed": len(found), "unchanged": unchanged}
+    return {"device": wishes.called(daemon, udf), "items": listed, "exposed": len(found), "unchanged": unchanged}
 
 
 async def _asked_for(daemon: Daemon, call: Call) -> tuple[tuple[str, ...], int | None]:

@@ -60,7 +60,7 @@ def _view(daemon: Daemon, called: Mapping[str, str], change: Undoable) -> dict[s
         "until": payload.write_date(change.until_ms // 1000),
         "type": change.what,
         "text": _text(daemon, called, change),
-        "by": names.shown(called, change.by),
+        "by": "the master key" if change.by == daemon.snapshot.mesh else names.shown(called, change.by),
         "needs_master": change.needs_master,
     }
     if change.what != undo.VAULT_NAME:

@@ -7,7 +7,7 @@ from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Any
 
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import masterkeys, names
+from meshd.daemon import authoring, masterkeys, names
 from meshd.daemon.context import Daemon
 from meshd.daemon.keyring import Keyring, Opened
 from meshd.errors import Ambiguous, BadRequest, Denied, MeshError, NotFound
@@ -122,8 +122,16 @@ async def master_key(app: App, body: dict[str, Any]) -> SigningKey | None:
         if file is not None:
             raise master_needed("That file opens with the master passphrase.")
         return None
-    sealed = masterkeys.decode(file.encode(), app.daemon.snapshot.mesh) if file is not None else None
-    return await app.guard.tried(lambda: masterkeys.unseal(app.daemon, passphrase, sealed=sealed))
+    daemon = app.daemon
+    if file is not None:
+        sealed = masterkeys.decode(file.encode(), daemon.snapshot.mesh)
+        return await app.guard.tried(lambda: masterkeys.unseal(daemon, passphrase, sealed=sealed))
+    if daemon.snapshot.own in daemon.snapshot.admins and await daemon.write(authoring.held_master) is None:
+        raise Denied(
+            "No device holds the sealed master key: it is kept offline.",
+            hint="give its file with --master-file, or bring it back: meshctl master online FILE",
+        )
+    return await app.guard.tried(lambda: masterkeys.unseal(daemon, passphrase))
 
 
 def master_needed(message: str) -> MeshError:
