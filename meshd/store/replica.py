@@ -391,7 +391,7 @@ class Replica(Memory):
         self._check(signed)
         if self._missing(connection, signed):
             raise FormatError("a version that names ancestors which are not here")
-        refused, known = len(outcome.rejected), len(self._listed)
+        refused, known, self._taken = len(outcome.rejected), len(self._listed), set()
         self._store(connection, signed, now_ms, outcome, ours=key.udf == self.own)
         for vid, why in outcome.rejected[refused:]:
             if vid == signed.vid:
