@@ -1,0 +1,221 @@
+"""Reading a portal's feed: everything that it holds of the mesh, in its order, and what comes, as it comes.
+
+Every version is verified as one from a sibling and goes through the same door, so that a portal's lies change nothing:
+what is malformed, wrongly signed or of another mesh is dropped and counted. How far the feed was followed is written in
+the transaction that takes a page in; the next page is fetched meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+
+import trio
+
+from meshd.daemon.context import Daemon
+from meshd.daemon.portal_account import check_mesh, open_account, shown_profiles
+from meshd.daemon.portal_state import NotListed, Portal
+from meshd.daemon.verifying import Verified, combined, verify
+from meshd.errors import MeshError, NotFound, RemoteProtocolError, TrustError
+from meshd.portal.messages import GetRecordsResponse, GetRequest
+from meshd.portal.structures import KeyValue, SearchConstraints
+from meshd.profile.version import Parsed
+from meshd.store import portals_client as store
+from meshd.store.replica import Outcome
+
+PAGE = 1000  # records asked for at once
+WAIT = 55  # seconds that the portal may hold an empty answer
+EARLY = 3.0  # an empty answer that comes sooner was not held
+UNHELD_PAUSE = 10.0
+PLAIN_PAUSE = 120.0  # between two looks at a portal of 2016
+MAX_PAGE_KEY = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    raws: tuple[bytes, ...] = field(repr=False)
+    page_key: str
+    end: bool  # nothing follows as yet
+    asked: int  # how often somebody had wanted to know, when it was asked for
+
+
+class Following:
+    """The task that reads one portal's feed."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+        self._daemon: Daemon = portal.daemon
+
+    async def run(self) -> None:
+        """Follow until cancelled; whatever goes wrong is told in `status` and tried again."""
+        failures = 0
+        while True:
+            try:
+                await self._follow()
+            except* MeshError as group:
+                error = _first(group)
+                failures = 1 if self._portal.follow_error is None else failures + 1
+                self._portal.went(follow=True, error=error)
+                await self._portal.pause(failures, error)
+
+    async def _follow(self) -> None:
+        """One stretch of following, until something goes wrong."""
+        portal = self._portal
+        if portal.link.dialect is None:
+            await portal.link.hello()
+        if portal.plain:
+            await self._follow_plain()
+        send, receive = trio.open_memory_channel[_Page](1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._fetch, send)
+            nursery.start_soon(self._take_in, receive)
+
+    # --- fetching -----------------------------------------------------------------------------------------------------
+
+    async def _fetch(self, pages: trio.MemorySendChannel[_Page]) -> None:
+        portal = self._portal
+        key, end = portal.page_key, False
+        async with pages:
+            while True:
+                began, asked = trio.current_time(), portal.nudges
+                with trio.CancelScope() as polling:
+                    portal.polling = polling if end else None
+                    page = await self._page(key, WAIT if end else 0, asked)
+                portal.polling = None
+                if polling.cancelled_caught:
+                    end = False
+                    continue
+                if page.raws and page.page_key == key:
+                    raise RemoteProtocolError("the portal gives the same page of its feed again and again")
+                key = page.page_key
+                await pages.send(page)
+                if page.end and end and trio.current_time() - began < EARLY:
+                    wake = portal.wake
+                    with trio.move_on_after(UNHELD_PAUSE):
+                        await wake.wait()
+                end = page.end and portal.nudges == asked
+
+    async def _page(self, key: str, wait: int, nudges: int) -> _Page:
+        mesh = self._daemon.snapshot.mesh
+        asked = GetRequest(
+            key_values=[KeyValue(key="UserProfile", value=mesh)],
+            search_constraints=SearchConstraints(max_entries=PAGE, page_key=key or None),
+        )
+        try:
+            answer = await self._portal.link.ask("GetRecords", asked, GetRecordsResponse, wait=wait)
+        except NotFound:
+            await self._not_there(key)
+            raise
+        items = answer.data_items or []
+        following = answer.page_key or ""
+        if len(following) > MAX_PAGE_KEY or (items and not following):
+            raise RemoteProtocolError("the portal does not say where its feed goes on")
+        raws = tuple(bytes(item.data) for item in items if item.data)
+        return _Page(raws, following or key, not items, nudges)
+
+    async def _not_there(self, key: str) -> None:
+        """The portal says that there is nothing: it lost what it had, the account is not open, or it does not know us.
+
+        Returns where another attempt may go better at once; raises what is wrong otherwise."""
+        portal, daemon = self._portal, self._daemon
+        shown = await shown_profiles(portal.link)
+        check_mesh(shown, daemon.snapshot.mesh)
+        if key:
+            # Of another life of that portal: what it lost it gets from us again.
+            portal.page_key = ""
+            portal.holds.clear()
+            await daemon.transact(lambda connection, outcome: store.begin_anew(connection, portal.name))
+        if not shown:
+            await open_account(daemon, portal.link)
+            return
+        await self._profiles(shown)
+        if not key or not daemon.snapshot.is_member:
+            raise NotListed(
+                "The portal does not know this device yet.", hint="let a device that it knows connect to it"
+            )
+
+    async def _profiles(self, shown: list[Parsed]) -> None:
+        """Take in what anybody may read: by it a device learns that it was removed, or admitted."""
+        await self._accept(await self._verified(tuple(one.raw for one in shown)), None)
+
+    # --- taking in ----------------------------------------------------------------------------------------------------
+
+    async def _take_in(self, pages: trio.MemoryReceiveChannel[_Page]) -> None:
+        portal = self._portal
+        async with pages:
+            async for page in pages:
+                if page.raws or page.page_key != portal.page_key or not portal.reached:
+                    await self._accept(await self._verified(page.raws), page.page_key)
+                    portal.page_key = page.page_key
+                portal.reached = True
+                before = portal.caught_up
+                portal.caught_up = page.end and page.asked == portal.nudges
+                portal.went(follow=True, error=None)
+                if page.end:
+                    portal.entered.set()
+                if portal.caught_up != before:
+                    self._daemon.changed.bump()
+
+    async def _verified(self, raws: tuple[bytes, ...]) -> Verified:
+        if not raws:
+            return Verified((), (), ())
+        return await verify(raws, [None] * len(raws), self._daemon.replica.directory)
+
+    async def _accept(self, verified: Verified, page_key: str | None) -> None:
+        """One transaction: the versions, and how far the feed was followed."""
+        portal, daemon = self._portal, self._daemon
+
+        def commit(connection: sqlite3.Connection, outcome: Outcome) -> int:
+            daemon.replica.accept(connection, verified.versions, daemon.now_ms(), outcome)
+            if page_key is not None:
+                store.followed(connection, portal.name, page_key, daemon.now_ms())
+            foreign = {vid for vid, why in outcome.rejected if why == _FOREIGN}
+            return len(foreign)
+
+        if verified.unknown:  # the profile that lists their signer may have come with them
+            again = await verify(verified.unknown, [None] * len(verified.unknown), daemon.replica.directory)
+            verified = combined([Verified(verified.versions, (), verified.refused), again])
+        foreign = await daemon.transact(commit)
+        if page_key is not None:
+            vids = [one.vid for one in verified.versions]
+            at = store.cursor(daemon.reader.connection, portal.name)
+            shown = store.by_vid(daemon.reader.connection, vids)
+            portal.holds.update((one.vid, one.seq) for one in shown if one.seq > at)
+        lies = foreign + len(verified.refused) + len(verified.unknown)
+        if lies:
+            portal.lies += lies
+            daemon.log.warning("portal %s gave %s versions that can't be believed", portal.name, lies)
+            daemon.changed.bump()
+
+    # --- 2016 ---------------------------------------------------------------------------------------------------------
+
+    async def _follow_plain(self) -> None:
+        """A portal of 2016 has no feed: its profile is looked at now and then."""
+        portal = self._portal
+        while True:
+            shown = await shown_profiles(portal.link)
+            if not shown:
+                await open_account(self._daemon, portal.link)
+            try:
+                check_mesh(shown, self._daemon.snapshot.mesh)
+            except TrustError:
+                portal.lies += 1
+                raise
+            await self._profiles(shown)
+            portal.reached = True
+            portal.went(follow=True, error=None)
+            portal.entered.set()
+            wake = portal.wake
+            with trio.move_on_after(PLAIN_PAUSE):
+                await wake.wait()
+
+
+_FOREIGN = "a profile of another mesh"
+
+
+def _first(group: BaseExceptionGroup[MeshError]) -> MeshError:
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    assert isinstance(found, MeshError)
+    return found

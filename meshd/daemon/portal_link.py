@@ -1,0 +1,288 @@
+"""One portal, as its clients talk to it: a transaction asked, signed by the device, answered in types or as an error.
+
+Where the portal is comes from a person, from DNS, or from the portal itself when it has moved; which dialect it speaks
+comes from its Hello. Nothing that it says is believed here beyond the form: what it holds is judged by signatures
+elsewhere. Each try is signed anew, since a signature counts once.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from meshd.crypto.keys import Rng, SigningKey
+from meshd.errors import (
+    Denied,
+    Exists,
+    FormatError,
+    MeshError,
+    NetworkError,
+    NotFound,
+    Refused,
+    RemoteProtocolError,
+)
+from meshd.net.lan import parse_address
+from meshd.net.portal_client import ANSWER_SECONDS, ConnectionLost, HttpAnswer, HttpClient, Place
+from meshd.net.srv import Services
+from meshd.portal import codec, headers, httpsig
+from meshd.portal.codec import MAX_ANSWER, Dialect
+from meshd.portal.httpsig import Signable
+from meshd.portal.messages import HelloRequest, HelloResponse, MeshResponse, Request, Response
+from meshd.portal.names import AccountName
+from meshd.portal.statuses import SUCCESSES, Status
+
+ResponseT = TypeVar("ResponseT", bound=Response)
+
+MAX_REDIRECTS = 3
+MAX_TRIES = 4  # of one transaction, for whatever reasons
+SKEW_SECONDS = 30  # clocks that differ by less need no correction
+MAX_SKEW = 366 * 86400
+SIGN_SECONDS = 10.0
+_EXTENSIONS = ", ".join(sorted(headers.ALL))
+_UNSHOWN = re.compile(r"[^\x20-\x7e\xa1-\u024f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """How a portal is reached. `address` as a person gave it, `plain` without TLS, `moved` as the portal said."""
+
+    account: AccountName
+    address: str = ""
+    plain: bool = False
+    moved: str = ""
+
+
+class PageLost(NotFound):
+    """The portal does not know how far it was followed."""
+
+
+class Link:
+    """Transactions with one portal. `key` gives the authentication key of now; None: unsigned. `now` is UTC seconds."""
+
+    def __init__(
+        self,
+        http: HttpClient,
+        services: Services,
+        where: Where,
+        *,
+        key: Callable[[], SigningKey | None],
+        spare: Callable[[], SigningKey | None] = lambda: None,
+        now: Callable[[], int],
+        rng: Rng,
+    ) -> None:
+        self.where = where
+        self.dialect: Dialect | None = None  # until it was asked
+        self.moved = ""  # said in this run; to be remembered
+        self._http = http
+        self._services = services
+        self._key = key
+        self._spare = spare
+        self._use_spare = False
+        self._now = now
+        self._rng = rng
+        self._skew = 0
+        self._places: list[Place] = []
+        self._detour: Place | None = None  # a 307: for one transaction
+
+    async def ask(
+        self, transaction: str, message: Request, expected: type[ResponseT], *, signed: bool = True, wait: int = 0
+    ) -> ResponseT:
+        """Ask, and give the response where the portal did it; a MeshError that says what it said where it did not.
+
+        `wait`: seconds that it may hold its answer. NetworkError: not reached; RemoteProtocolError: no portal's answer.
+        """
+        response, status, _ = await self.attempt(transaction, message, expected, signed=signed, wait=wait)
+        if status not in SUCCESSES:
+            raise refusal(status, response)
+        if not isinstance(response, expected):
+            raise RemoteProtocolError("the portal answers with another message than was asked for")
+        return response
+
+    async def attempt(
+        self, transaction: str, message: Request, expected: type[ResponseT], *, signed: bool = True, wait: int = 0
+    ) -> tuple[Response, int, int]:
+        """The response, the body's Status (HTTP's where it has none), and HTTP's, whatever they say."""
+        if self.dialect is None and transaction != "Hello":
+            await self.hello()
+        self._detour = None
+        redirects, tries, corrected = 0, 0, False
+        while True:
+            tries += 1
+            answer = await self._send(transaction, message, signed, wait)
+            response, status = self._read(transaction, answer)
+            if status in (Status.REDIRECT_PERMANENT, Status.REDIRECT_TEMPORARY):
+                redirects += 1
+                if redirects > MAX_REDIRECTS:
+                    raise RemoteProtocolError("the portal sends us from one place to the next without end")
+                self._follow(status, answer, response)
+                continue
+            if status == Status.UNAUTHORIZED and signed and tries < MAX_TRIES:
+                if not corrected and self._correct_clock(answer):
+                    corrected = True
+                    continue
+                # While this device renews its keys the portal may know the other one.
+                if not self._use_spare and self._spare() is not None:
+                    self._use_spare = True
+                    continue
+            return response, status, answer.status
+
+    async def hello(self) -> HelloResponse:
+        """Ask what it speaks; it decides what is sent from then on."""
+        found = await self.ask("Hello", HelloRequest(), HelloResponse, signed=False)
+        self.dialect = codec.dialect_of(found)
+        return found
+
+    def forget_place(self) -> None:
+        """Nothing came of it: look it up anew."""
+        self._places = []
+        if not self.where.address:
+            self._services.forget(self.where.account.portal)
+
+    # --- one exchange -------------------------------------------------------------------------------------------------
+
+    async def _send(self, transaction: str, message: Request, signed: bool, wait: int) -> HttpAnswer:
+        ours = self.dialect is not Dialect.PLAIN
+        body = codec.encode_request(transaction, message, self.dialect or Dialect.PLAIN)
+        listed = {"Content-Type": "application/json;charset=UTF-8", "Cache-Control": "no-store"}
+        if ours:
+            listed["Mesh-Extensions"] = _EXTENSIONS
+            if signed and transaction not in ("CreateAccount", "ConnectStart"):
+                listed["Mesh-Account"] = str(self.where.account)
+            if wait:
+                listed["Prefer"] = f"wait={wait}"
+        failure: MeshError | None = None
+        for place in [self._detour] if self._detour is not None else await self._look_up():
+            for fresh in (False, True):
+                given = dict(listed)
+                if signed and ours:
+                    given |= self._sign(place, given, body)
+                try:
+                    answer = await self._http.post(
+                        place, headers.PATH, given, body, most=MAX_ANSWER, within=ANSWER_SECONDS + wait
+                    )
+                except ConnectionLost as exc:
+                    failure = exc
+                    if not fresh:
+                        continue
+                except NetworkError as exc:
+                    failure = exc
+                else:
+                    self._prefer(place)
+                    return answer
+                break
+        self.forget_place()
+        raise failure or NetworkError("the portal has no place")
+
+    def _sign(self, place: Place, listed: Mapping[str, str], body: bytes) -> dict[str, str]:
+        key = self._spare() if self._use_spare else self._key()
+        if key is None:
+            return {}
+        covered = {name.lower(): value for name, value in listed.items()}
+        message = Signable("POST", place.authority, headers.PATH, covered)
+        nonce = self._rng(httpsig.NONCE_BYTES)
+        return httpsig.sign(message, body, key, now=self._now() + self._skew, nonce=nonce)
+
+    def _read(self, transaction: str, answer: HttpAnswer) -> tuple[Response, int]:
+        """The response and its status; RemoteProtocolError for what no portal says."""
+        if answer.status in (303, 307) and "location" in answer.headers:
+            return MeshResponse(status=answer.status, status_description=answer.headers["location"]), answer.status
+        try:
+            response = codec.decode_response(answer.body, transaction, answer.headers.get("content-type"))
+        except (FormatError, RemoteProtocolError) as exc:
+            if answer.status == 429 or answer.status >= 500:  # a proxy speaks for it
+                raise NetworkError(f"the portal can't answer now (HTTP {answer.status})") from exc
+            if answer.status == 404:
+                raise RemoteProtocolError("there is no portal at that address") from exc
+            raise RemoteProtocolError(f"the portal answers what can't be understood: {exc}") from exc
+        stated = response.status if isinstance(response, MeshResponse) else None
+        if stated is None:
+            stated = int(Status.SUCCESS) if 200 <= answer.status < 300 else answer.status
+        return response, stated
+
+    # --- places -------------------------------------------------------------------------------------------------------
+
+    async def _look_up(self) -> list[Place]:
+        if self._places:
+            return list(self._places)
+        where = self.where
+        domain, secure = where.account.portal, not where.plain
+        moved = self._uri(where.moved) if where.moved else None
+        if where.address:
+            host, port = parse_address(where.address)
+            found = [Place(host, port, secure, domain)]
+        else:
+            targets = await self._services.targets(domain)
+            found = [Place(host, port, secure, domain) for host, port in targets]
+            found = found or [Place(domain, 443 if secure else 80, secure, domain)]
+        self._places = ([moved] if moved is not None else []) + found
+        return list(self._places)
+
+    def _prefer(self, place: Place) -> None:
+        """It answered: try it first from now on."""
+        if place in self._places and self._places[0] != place:
+            self._places.remove(place)
+            self._places.insert(0, place)
+
+    def _follow(self, status: int, answer: HttpAnswer, response: Response) -> None:
+        said = response.status_description if isinstance(response, MeshResponse) else None
+        uri = answer.headers.get("location") or said or ""
+        place = self._uri(uri)
+        if place is None:
+            raise RemoteProtocolError("the portal has moved, and does not say to where")
+        self._detour = place
+        if status == Status.REDIRECT_PERMANENT:
+            self.moved = uri
+            self._places = [place, *(one for one in self._places if one != place)]
+
+    def _uri(self, uri: str) -> Place | None:
+        """The place of a URI that the portal gave; None for what is none. Never from TLS to none: NetworkError."""
+        try:
+            parts = urlsplit(uri)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            return None
+        if parts.scheme not in ("http", "https") or not host or len(uri) > 1024 or parts.username is not None:
+            return None
+        if parts.path not in (headers.PATH, "", "/") or parts.query:
+            return None
+        secure = parts.scheme == "https"
+        if not secure and not self.where.plain:
+            raise RemoteProtocolError("the portal wants to be reached without encryption, which was not agreed to")
+        usual = 443 if secure else 80
+        authority = host if port in (None, usual) else f"{host}:{port}"
+        return Place(host, port or usual, secure, f"[{host}]" if ":" in host else authority)
+
+    def _correct_clock(self, answer: HttpAnswer) -> bool:
+        """Our clock may be wrong: take the portal's, for signatures alone. False where it is not that."""
+        try:
+            told = email.utils.parsedate_to_datetime(answer.headers.get("date", ""))
+            skew = int(told.timestamp()) - self._now()
+        except (ValueError, TypeError, OverflowError):
+            return False
+        if abs(skew - self._skew) < SKEW_SECONDS or abs(skew) > MAX_SKEW:
+            return False
+        self._skew = skew
+        return True
+
+
+def refusal(status: int, response: Response) -> MeshError:
+    """What a portal's no is called here. Its own words are shown, bounded and without anything that can't be shown."""
+    said = response.status_description if isinstance(response, MeshResponse) else None
+    words = _UNSHOWN.sub("?", (said or "").strip())[:200].rstrip(".")
+    sentence = f"the portal says: {words}" if words else f"the portal refuses (status {status})"
+    match status:
+        case Status.NOT_FOUND:
+            return NotFound(sentence)
+        case Status.EXISTS:
+            return Exists(sentence)
+        case Status.UNAUTHORIZED:
+            return Denied(sentence)
+        case Status.OVERLOAD | Status.INTERNAL | 429:
+            return NetworkError(sentence)
+    if status in (502, 504):
+        return NetworkError(f"the portal can't answer now (HTTP {status})")
+    return Refused(sentence)

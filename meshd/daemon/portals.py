@@ -1,0 +1,326 @@
+"""The portals of this mesh: which there are, the tasks that keep them in step, adding one and giving one up.
+
+Which accounts a mesh has is said in items of its Discovery vault, which every device can read without a person (ADR
+0017); the store remembers them beside how far each was followed. So an account that one device opened is used by all,
+and a device that joined through a portal follows it before it has read that item.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from meshd.crypto.keys import SigningKey
+from meshd.daemon import vaults
+from meshd.daemon.context import Daemon, wait
+from meshd.daemon.following import Following
+from meshd.daemon.pen import Pen
+from meshd.daemon.portal_account import open_account
+from meshd.daemon.portal_link import Link, Where
+from meshd.daemon.portal_state import Portal
+from meshd.daemon.publishing import Publishing
+from meshd.errors import BadRequest, Denied, FormatError, MeshError, NotFound
+from meshd.net.lan import parse_address
+from meshd.net.portal_client import HttpClient
+from meshd.net.srv import Services
+from meshd.portal import names
+from meshd.portal.names import AccountName
+from meshd.profile import clock, vault, version
+from meshd.profile.apps import DISCOVERY
+from meshd.profile.apps import portals as entries
+from meshd.profile.apps.portals import PortalEntry
+from meshd.store import portals_client as store
+from meshd.store import versions
+
+LEAVE_SECONDS = 10.0
+AFTER_FAULT = 60.0  # seconds until a task that failed by our own mistake is begun again
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What the Discovery vault says: live entries by account, each with its item; and the items that say "no more"."""
+
+    live: dict[str, tuple[PortalEntry, str]]
+    gone: frozenset[str]
+
+
+class Portals:
+    """The registry. `http` and `services` are how they are reached: the network, unless a test says otherwise."""
+
+    def __init__(self, daemon: Daemon, http: HttpClient | None = None, services: Services | None = None) -> None:
+        self.daemon = daemon
+        self.http = http or HttpClient()
+        self.services = services or Services()
+        self.running: dict[str, Portal] = {}
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep every portal of the mesh in step until cancelled."""
+        daemon = self.daemon
+        last: object = None
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    moved, changed = daemon.moved.count, daemon.changed.count
+                    now = self._state()
+                    if now != last:
+                        try:
+                            await self._reconcile(nursery)
+                            last = self._state()
+                        except MeshError as exc:
+                            daemon.log.warning("the list of portals was not followed: %s", exc)
+                    await _past(daemon, moved, changed)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.http.aclose()
+
+    def get(self, account: str) -> Portal:
+        """The portal of an account, or the only one that the text fits; NotFound."""
+        fitting = [one for name, one in self.running.items() if account in (name, one.account.portal)]
+        if len(fitting) != 1:
+            raise NotFound("This mesh has no such account.", hint="see: meshctl portal list")
+        return fitting[0]
+
+    def views(self) -> list[dict[str, Any]]:
+        """All of them as the local API shows them, by account."""
+        return [self.running[name].view() for name in sorted(self.running)]
+
+    def link(self, where: Where, key: Callable[[], SigningKey | None] | None = None) -> Link:
+        """A way to talk to a portal, signed by this device unless another key is given."""
+        daemon = self.daemon
+
+        def own() -> SigningKey | None:
+            return daemon.tier1.dak if daemon.tier1 is not None else None
+
+        def spare() -> SigningKey | None:
+            return daemon.tier1.spare if daemon.tier1 is not None and key is None else None
+
+        return Link(
+            self.http,
+            self.services,
+            where,
+            key=key or own,
+            spare=spare,
+            now=lambda: daemon.now_ms() // 1000,
+            rng=daemon.rng,
+        )
+
+    # --- what the local API asks for ----------------------------------------------------------------------------------
+
+    async def add(self, account: str, address: str, invite: str | None, *, plain: bool) -> dict[str, Any]:
+        """Open the account if it is not open, and have the mesh use it. Exists, Denied, NetworkError, Locked …"""
+        where = where_of(account, address, plain=plain)
+        daemon = self.daemon
+        daemon.unlocked()
+        if not daemon.snapshot.is_member:
+            raise Denied("This device was removed from its mesh.", hint="run: meshctl wipe, then connect it anew")
+        await open_account(daemon, self.link(where), invite)
+        entry = PortalEntry(str(where.account), address, plain)
+
+        def write(pen: Pen) -> None:
+            said = stated(daemon, pen.connection).live.get(entry.account)
+            if said is None or said[0] != entry:
+                opened = pen.keyring.find(DISCOVERY.name)
+                for identifier in _items_of(daemon, pen.connection, entry.account):
+                    vaults.replace(pen, identifier, lambda item, t, made: entries.deleted(item, time=t, made=made))
+                written = vaults.add(pen, opened, lambda t, made: entries.item(entry, time=t, made=made))
+                item = written.identifier
+            else:
+                item = said[1]
+            store.put(pen.connection, entry.account, entry.address, plain=entry.plain, item=item)
+
+        await daemon.write(write)
+        await self._started(entry.account)
+        return self.running[entry.account].view()
+
+    async def remove(self, account: str) -> dict[str, Any]:
+        """No device of the mesh uses the account any more. At the portal it stays as it is. NotFound, Locked."""
+        portal, daemon = self.get(account), self.daemon
+
+        def write(pen: Pen) -> None:
+            for identifier in _items_of(daemon, pen.connection, portal.name):
+                vaults.replace(pen, identifier, lambda item, t, made: entries.deleted(item, time=t, made=made))
+            if not (row := store.get(pen.connection, portal.name)) or not row.item:
+                store.forget(pen.connection, portal.name)  # the mesh never said that it has it
+
+        shown = portal.view()
+        await daemon.write(write)
+        with trio.move_on_after(LEAVE_SECONDS + 2):
+            while portal.name in self.running:
+                seen = daemon.changed.count
+                if portal.name in self.running:
+                    await daemon.changed.after(seen)
+        return shown
+
+    # --- the list -----------------------------------------------------------------------------------------------------
+
+    def _state(self) -> object:
+        """Something that differs when the list may be another one. Cheap: most commits are about something else."""
+        daemon = self.daemon
+        connection = daemon.reader.connection
+        heads = [vaults.heads_in(connection, container) for container in _containers(daemon)]
+        keys = daemon.tier1.discovery if daemon.tier1 is not None else ()
+        rows = [(row.account, row.address, row.plain) for row in store.every(connection)]
+        return heads, keys, rows, daemon.snapshot.is_member, daemon.tier1 is not None
+
+    async def _reconcile(self, nursery: trio.Nursery) -> None:
+        daemon = self.daemon
+        said = stated(daemon, daemon.reader.connection)
+        rows = {row.account: row for row in store.every(daemon.reader.connection)}
+
+        def write(connection: sqlite3.Connection) -> None:
+            for account, (entry, item) in said.live.items():
+                store.put(connection, account, entry.address, plain=entry.plain, item=item)
+            for account in ended:
+                store.forget(connection, account)
+
+        ended = [row.account for row in rows.values() if row.account not in said.live and row.item in said.gone]
+        for account in [account for account in ended if account in self.running]:
+            ended.remove(account)
+            if not self.running[account].leaving:
+                self.running[account].leaving = True
+                nursery.start_soon(self._leave, self.running[account])
+        known = {(row.account, row.address, row.plain, row.item) for row in rows.values()}
+        told = {(account, entry.address, entry.plain, item) for account, (entry, item) in said.live.items()}
+        if not told <= known or ended:
+            await wait(daemon.writer.submit(write))
+        usable = daemon.tier1 is not None and daemon.snapshot.is_member
+        wanted = {row.account: row for row in store.every(daemon.reader.connection)} if usable else {}
+        for account, portal in list(self.running.items()):
+            row = wanted.get(account)
+            where = portal.link.where
+            if row is None or (row.address, row.plain) != (where.address, where.plain):
+                portal.scope.cancel()
+                del self.running[account]
+        for account, row in wanted.items():
+            if account not in self.running:
+                where = where_of(account, row.address, plain=row.plain, moved=row.moved)
+                portal = Portal(daemon, where.account, self.link(where), page_key=row.page_key)
+                self.running[account] = portal
+                nursery.start_soon(self._keep, portal)
+        daemon.changed.bump()
+
+    async def _keep(self, portal: Portal) -> None:
+        """The tasks of one portal. A mistake of ours that a portal can bring about ends neither them nor the daemon."""
+        with portal.scope:
+            while True:
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(Following(portal).run)
+                        nursery.start_soon(Publishing(portal).run)
+                        nursery.start_soon(self._remember_move, portal)
+                except* Exception:
+                    self.daemon.log.exception("the tasks for a portal failed; they begin anew in a minute")
+                    row = store.get(self.daemon.reader.connection, portal.name)
+                    portal.page_key = row.page_key if row is not None else ""
+                await trio.sleep(AFTER_FAULT)
+
+    async def _remember_move(self, portal: Portal) -> None:
+        """Where a portal moved to for good is kept over restarts."""
+        told = ""
+        while True:
+            seen = self.daemon.changed.count
+            if portal.link.moved != told:
+                told = portal.link.moved
+                await self._moved(portal.name, told)
+            await self.daemon.changed.after(seen)
+
+    async def _leave(self, portal: Portal) -> None:
+        """The account was given up: the portal still gets that last word, for the devices that have no other way."""
+        with trio.move_on_after(LEAVE_SECONDS):
+            while portal.error is None and portal.behind():
+                seen = self.daemon.changed.count
+                if portal.behind():
+                    await self.daemon.changed.after(seen)
+        name = portal.name
+        await wait(self.daemon.writer.submit(lambda connection: store.forget(connection, name)))
+        portal.scope.cancel()
+        self.running.pop(name, None)
+        self.daemon.changed.bump()
+
+    async def _moved(self, account: str, uri: str) -> None:
+        await wait(self.daemon.writer.submit(lambda connection: store.moved(connection, account, uri)))
+
+    async def _started(self, account: str) -> None:
+        """Wait until its tasks run; the list is followed by another task."""
+        while account not in self.running:
+            seen = self.daemon.changed.count
+            if account not in self.running:
+                await self.daemon.changed.after(seen)
+
+
+def where_of(account: str, address: str = "", *, plain: bool = False, moved: str = "") -> Where:
+    """Checked; BadRequest says what is wrong with an account's name or an address."""
+    try:
+        name: AccountName = names.normalise(account)
+    except FormatError as exc:
+        raise BadRequest(f"not an account: {exc}", hint="an account is NAME@PORTAL, as in alice@example.net") from exc
+    if address:
+        parse_address(address)
+    return Where(name, address, plain, moved)
+
+
+def stated(daemon: Daemon, connection: sqlite3.Connection) -> Stated:
+    """What the Discovery vault says, read with the keys that a locked device holds too."""
+    tier1 = daemon.tier1
+    find = entries.keys(tier1.discovery if tier1 is not None else ())
+    live: dict[str, tuple[PortalEntry, str]] = {}
+    gone: set[str] = set()
+    for identifier, found in _winners(daemon, connection, find).items():
+        entry = None if found.deleted else entries.read(found)
+        if found.deleted:
+            gone.add(identifier)
+        elif entry is not None and (entry.account not in live or identifier < live[entry.account][1]):
+            try:
+                live[str(names.normalise(entry.account))] = entry, identifier
+            except FormatError:
+                continue
+    return Stated(live, frozenset(gone))
+
+
+def _items_of(daemon: Daemon, connection: sqlite3.Connection, account: str) -> list[str]:
+    """The live items that name an account: two devices may have written one each."""
+    tier1 = daemon.tier1
+    find = entries.keys(tier1.discovery if tier1 is not None else ())
+    return [
+        identifier
+        for identifier, found in _winners(daemon, connection, find).items()
+        if not found.deleted and (entry := entries.read(found)) is not None and entry.account == account
+    ]
+
+
+def _winners(daemon: Daemon, connection: sqlite3.Connection, find: Callable[[str], bytes]) -> dict[str, vault.Item]:
+    best: dict[str, tuple[tuple[bool, int, bytes], vault.Item]] = {}
+    for container in _containers(daemon):
+        for identifier, vid in vaults.heads_in(connection, container):
+            raw = versions.raw(connection, vid)
+            if raw is None:
+                continue
+            try:
+                found = vault.open_item(version.parse(raw), find)
+                rank = vault.winner_key(found.deleted, clock.read(found.meta.get("T", "")), vid)
+            except MeshError:
+                continue
+            if identifier not in best or best[identifier][0] < rank:
+                best[identifier] = rank, found
+    return {identifier: found for identifier, (_, found) in best.items()}
+
+
+def _containers(daemon: Daemon) -> list[str]:
+    found = daemon.snapshot.applications.values()
+    return sorted(app.identifier for app in found if app.tag == DISCOVERY.tag)
+
+
+async def _past(daemon: Daemon, moved: int, changed: int) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def one(counter: Any, seen: int) -> None:
+            await counter.after(seen)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(one, daemon.moved, moved)
+        nursery.start_soon(one, daemon.changed, changed)

@@ -1,0 +1,105 @@
+"""Devices in step through a portal, without a LAN: opening the account, publishing, following, what may go wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from harness import devices as harness
+from harness.devices import Device
+from harness.lan import MemoryLan
+from harness.portal_http import HttpPortal
+from meshd.daemon.portals import Portals
+from meshd.net.srv import Found, Services
+
+ACCOUNT = "alice@example.net"
+
+
+async def no_dns(name: str) -> Found:
+    return Found()
+
+
+@dataclass
+class Online:
+    """Devices that reach a portal, and nothing else."""
+
+    portal: HttpPortal
+    devices: list[Device]
+    portals: dict[str, Portals]
+    nursery: trio.Nursery
+
+    async def start(self, device: Device) -> Portals:
+        made = Portals(device.daemon, self.portal.client(), Services(no_dns))
+        self.portals[device.name] = made
+        await self.nursery.start(made.run)
+        return made
+
+    async def until_in_step(self, *devices: Device) -> None:
+        for device in devices or self.devices:
+            portals = self.portals[device.name]
+            await device.until(lambda portals=portals: bool(portals.running))
+            for portal in portals.running.values():
+                await device.until(lambda portal=portal: portal.in_step)
+
+
+@contextlib.asynccontextmanager
+async def online(home: Path, *names: str) -> AsyncIterator[Online]:
+    lan = MemoryLan()
+    found = [harness.blank(home, lan, name) for name in names]
+    portal = HttpPortal(now=lambda: int(time.time()))
+    try:
+        await harness.found(found[0])
+        for one in found[1:]:
+            await harness.admit(found[0], one)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(portal.run)
+            made = Online(portal, found, {}, nursery)
+            for one in found:
+                await made.start(one)
+            yield made
+            nursery.cancel_scope.cancel()
+    finally:
+        for one in found:
+            one.daemon.close()
+
+
+async def test_what_one_device_writes_reaches_another_through_the_portal_alone(home: Path) -> None:
+    async with online(home, "laptop", "phone") as net:
+        laptop, phone = net.devices
+        before = await laptop.add("example.net", "alice", "first")
+        await net.portals["laptop"].add(ACCOUNT, "", None, plain=True)
+        await net.until_in_step(laptop)
+        # The phone has no way to learn of the account but the item, which a LAN or an admission brings.
+        await give(laptop, phone)
+        await net.until_in_step(laptop, phone)
+        assert phone.passwords() == {before.identifier: "first"}
+
+        await phone.edit(before.identifier, "second")
+        await laptop.until(lambda: laptop.passwords() == {before.identifier: "second"})
+        await net.until_in_step()
+        assert laptop.holds() == phone.holds()
+
+
+async def give(one: Device, other: Device) -> None:
+    """Hand over by hand what a LAN would: here it is how the account becomes known."""
+    from meshd.daemon.verifying import verify
+    from meshd.store import versions
+
+    connection = one.daemon.reader.connection
+    rows = versions.changes(connection, 0, 10000)
+    raws = [versions.raw(connection, row.vid) or b"" for row in rows if row.kind != 8 or not phone_lacks(one, row)]
+    verified = await verify(raws, [None] * len(raws), other.daemon.replica.directory)
+    await other.daemon.transact(
+        lambda connection, outcome: other.daemon.replica.accept(connection, verified.versions, other.now_ms(), outcome)
+    )
+
+
+def phone_lacks(one: Device, row: object) -> bool:
+    """Items of vaults: these come through the portal."""
+    container = row.identifier.partition("/")[0]  # type: ignore[attr-defined]
+    return one.daemon.snapshot.applications[container].tag == "PasswordProfile"
