@@ -1,4 +1,4 @@
-"""`meshd`: the device daemon. Arguments, hardening, the home's lock, then `daemon.app`."""
+"""`meshd`: the device daemon. Arguments, hardening, the home's lock, then `daemon.app`; or `meshd portal`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from meshd.localapi.errors import exit_code
     from meshd.net import process
 
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] == "portal":
+        from meshd.daemon import portal_main
+
+        return portal_main.main(argv[1:])
     parser = argparse.ArgumentParser(
-        prog="meshd", description="keeps this device's passwords, keys and settings in step with your other devices"
+        prog="meshd",
+        description="keeps this device's passwords, keys and settings in step with your other devices",
+        epilog="meshd portal --help: the server that keeps devices in step over any distance",
     )
     parser.add_argument("--home", metavar="DIR", help="keep everything under DIR (also: MESHD_HOME)")
     parser.add_argument("--config", metavar="FILE", help="read FILE instead of the home's meshd.toml")
@@ -32,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         where = paths.resolve(arguments.home, os.environ)
         paths.prepare(where)
-        settings = config.overrule(
-            config.load(Path(arguments.config) if arguments.config else where.config), arguments
-        )
+        settings = config.overrule(config.load(Path(arguments.config) if arguments.config else where.config), arguments)
         logging.start(settings.log.level)
         with paths.hold(where.lock):
             trio.run(app.run_device, settings, where, strict_exception_groups=True)

@@ -172,6 +172,13 @@ def feed(connection: sqlite3.Connection, mesh: str, after: int, limit: int) -> l
     return [_row(one) for one in found]
 
 
+def log(connection: sqlite3.Connection, after: int, limit: int) -> list[Row]:
+    found = connection.execute(
+        f"SELECT {_ROW} FROM {_FROM} WHERE v.seq > ? ORDER BY v.seq LIMIT ?", (after, limit)
+    ).fetchall()
+    return [_row(one) for one in found]
+
+
 def place_at(connection: sqlite3.Connection, seconds: int) -> int:
     """The last place whose version was added before this time. Times never go back: a search by halves."""
     low, high = 0, last_place(connection)

@@ -150,6 +150,7 @@ CREATE TABLE answers (
     device      TEXT NOT NULL,
     dak         TEXT NOT NULL,
     key         BLOB NOT NULL,
+    request     BLOB NOT NULL,
     given       INTEGER NOT NULL,
     wire        TEXT NOT NULL,
     PRIMARY KEY (device, account)

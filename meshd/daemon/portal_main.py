@@ -1,0 +1,201 @@
+"""`meshd portal`: arguments, the directory's lock, then `portal_app`; and `meshd portal admin`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from meshd.daemon import logging, paths, portal_admin, portal_app, portal_config, portal_import
+from meshd.daemon.sequencer import Sequencer
+from meshd.errors import BadRequest, MeshError, NotFound
+from meshd.localapi.errors import exit_code
+from meshd.net import process
+from meshd.store.db import get_meta
+from meshd.store.files import read_file
+
+DEFAULT_DATA = "/var/lib/meshd-portal"
+MAX_IMPORT = 32 * 1024 * 1024
+Json = dict[str, Any]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run what `meshd portal …` says; returns the exit code."""
+    if argv[:1] == ["admin"]:
+        return _guard("meshd portal admin", lambda: _admin(argv[1:]))
+    return _guard("meshd portal", lambda: _serve(argv))
+
+
+def _guard(name: str, run: Any) -> int:
+    try:
+        run()
+    except MeshError as exc:
+        sys.stderr.write(f"{name}: {exc}\n")
+        if exc.hint:
+            sys.stderr.write(f"{' ' * len(name)}  {exc.hint}\n")
+        return exit_code(exc.code)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _data(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.data or os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or DEFAULT_DATA).absolute()
+
+
+def _serve(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="meshd portal",
+        description="keeps what people's devices publish, for those devices",
+        epilog="meshd portal admin --help",
+    )
+    parser.add_argument("--data", metavar="DIR", help=f"keep everything under DIR ({DEFAULT_DATA})")
+    parser.add_argument("--config", metavar="FILE", help="read FILE instead of DIR/portal.toml")
+    portal_config.add_arguments(parser)
+    arguments = parser.parse_args(argv)
+    process.harden()
+    directory = _data(arguments)
+    paths.private_directory(directory)
+    file = Path(arguments.config) if arguments.config else directory / portal_app.CONFIG
+    if arguments.config and not file.exists():
+        raise BadRequest(f"there is no {file}")
+    config = portal_config.check(portal_config.overrule(portal_config.load(file), arguments))
+    logging.start(config.log.level)
+    with _hold(directory):
+        trio.run(portal_app.run_portal, config, directory, strict_exception_groups=True)
+
+
+def _hold(directory: Path) -> paths.HomeLock:
+    return paths.hold(directory / portal_app.LOCK)
+
+
+# --- admin ------------------------------------------------------------------------------------------------------------
+
+
+def _admin(argv: Sequence[str]) -> None:
+    arguments = _admin_parser().parse_args(argv)
+    process.harden()
+    directory = _data(arguments)
+    store = directory / portal_app.STORE
+    what = arguments.what
+    if what == "stats":
+        answer = portal_admin.stats(store)
+    elif what == "backup":
+        answer = portal_admin.backup(store, arguments.file.absolute())
+    elif what == "account" and arguments.verb == "list":
+        answer = {"accounts": portal_admin.accounts(store)}
+    else:
+        answer = trio.run(_change, directory, _asked(arguments), strict_exception_groups=True)
+    if "error" in answer:
+        fault = answer["error"]
+        raise _Told(str(fault.get("message", "")), str(fault.get("code", "error")), fault.get("hint"))
+    text = json.dumps({"schema": 1, **answer}, ensure_ascii=False) if arguments.json else _words(what, answer)
+    sys.stdout.write(f"{text}\n")
+
+
+class _Told(MeshError):
+    """What the running portal said is wrong."""
+
+    def __init__(self, message: str, code: str, hint: str | None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+def _admin_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="meshd portal admin", description="looks after a portal, running or not")
+    parser.add_argument("--data", metavar="DIR", help=f"the portal's directory ({DEFAULT_DATA})")
+    parser.add_argument("--json", action="store_true", help="answer in JSON")
+    commands = parser.add_subparsers(dest="what", required=True, metavar="COMMAND")
+    invite = commands.add_parser("invite", help="a token with which one account can be opened")
+    invite.add_argument("--days", type=int, default=7, help="how long it can be used (7)")
+    invite.add_argument("--note", default="", help="for whom it is: kept beside it")
+    account = commands.add_parser("account", help="accounts and what they use")
+    verbs = account.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("list", help="all of them")
+    for verb, about in (
+        ("suspend", "read, but change nothing"),
+        ("resume", "as before"),
+        ("close", "for ever; the name is not given again"),
+    ):
+        verbs.add_parser(verb, help=about).add_argument("account")
+    commands.add_parser("stats", help="how much there is, and what people should hear of")
+    commands.add_parser("backup", help="a whole copy of the store in FILE").add_argument("file", type=Path)
+    imported = commands.add_parser("import", help="what a portal of 2016 kept")
+    imported.add_argument("file", type=Path, help="its mesh.jlog")
+    imported.add_argument("--accounts", type=Path, metavar="FILE", help="its portal.jlog")
+    for one in (*commands.choices.values(), *verbs.choices.values()):
+        one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
+        one.add_argument("--data", metavar="DIR", default=argparse.SUPPRESS, help="the portal's directory")
+    return parser
+
+
+def _asked(arguments: argparse.Namespace) -> Json:
+    if arguments.what == "invite":
+        if not 1 <= arguments.days <= 366:
+            raise BadRequest("an invitation is for 1 to 366 days")
+        return {"command": "invite", "seconds": arguments.days * 24 * 3600, "note": arguments.note}
+    if arguments.what == "account":
+        return {"command": arguments.verb, "account": arguments.account}
+    texts = [
+        portal_import.read(read_file(file, MAX_IMPORT)) if file is not None else ""
+        for file in (arguments.file, arguments.accounts)
+    ]
+    return {"command": "import", "mesh": texts[0], "accounts": texts[1]}
+
+
+async def _change(directory: Path, asked: Json) -> Json:
+    """By the running portal; without one, here."""
+    answer = await portal_admin.ask_running(directory / portal_app.SOCKET, asked)
+    if answer is not None:
+        return answer
+    if not (directory / portal_app.STORE).exists():
+        raise NotFound(f"there is no portal in {directory}")
+    config = portal_config.load(directory / portal_app.CONFIG)
+    with _hold(directory):
+        sequencer = Sequencer(directory / portal_app.STORE, create=False)
+        try:
+            domain = get_meta(sequencer.view.connection, "domain") or b""
+            policy = dataclasses.replace(config.policy(), domain=domain.decode())
+            return await portal_admin.perform(sequencer, policy, asked)
+        finally:
+            sequencer.close()
+
+
+def _words(what: str, answer: Json) -> str:
+    """The same for people."""
+    if what == "invite":
+        return f"{answer['invite']}\nCan be used once, until {_date(answer['expires'])}."
+    if "accounts" in answer and isinstance(answer["accounts"], list):
+        lines = [
+            f"{one['account']:32} {one['status']:10} {_date(one['created'])}  {one['entries']:8} entries "
+            f"{one['bytes']:12} bytes  {one['mesh']}"
+            for one in answer["accounts"]
+        ]
+        return "\n".join(lines) or "There are no accounts."
+    if what == "account":
+        return f"{answer['account']}: {answer['status']}"
+    if what == "backup":
+        return f"{answer['backup']}: {answer['bytes']} bytes"
+    if what == "import":
+        return "\n".join(
+            [f"{answer['imported']} entries taken, {answer['refused_count']} refused"]
+            + [f"  {one['place']}: {one['why']}" for one in answer["refused"]]
+        )
+    lines = [
+        f"{name.replace('_', ' ')}: {value}" for name, value in answer.items() if name not in ("accounts", "notices")
+    ]
+    counts = ", ".join(f"{count} {status}" for status, count in answer["accounts"].items())
+    told = [f"  {_date(one['time'])} {one['what']} {one['mesh']}" for one in answer["notices"]]
+    return "\n".join([f"accounts: {counts}", *lines, *(["notices:", *told] if told else [])])
+
+
+def _date(seconds: int) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M")

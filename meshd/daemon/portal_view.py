@@ -1,0 +1,286 @@
+"""What decisions ask of a portal, answered from its SQLite store: `meshd.portal.view.View` over one connection.
+
+There is one over the writer's connection, which sees the transaction that is under way, and one over a connection that
+only reads. Rows become the values that decisions know; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from meshd.crypto.keys import RsaVerifyKey, VerifyKey
+from meshd.daemon.portal_authorities import Authorities
+from meshd.portal import documents2016, records
+from meshd.portal.checked import Row
+from meshd.portal.documents2016 import Document, Profile
+from meshd.portal.structures import TransferEntry
+from meshd.portal.view import Account, Answered, Device, Known, LogPage, LogState, Pending, Stored, Usage
+from meshd.profile import links
+from meshd.profile.claim import Kind, State
+from meshd.profile.trust import Authority
+from meshd.store import portal_rows as rows
+
+_KEPT_KEYS = 50_000
+_KEPT_PROFILES = 256  # of 2016: each is some milliseconds of RSA
+
+
+class SqliteView:
+    """Satisfies `meshd.portal.view.View`. `now` is the time of the request at hand, in UTC seconds."""
+
+    def __init__(self, connection: sqlite3.Connection, authorities: Authorities) -> None:
+        self.connection = connection
+        self.authorities = authorities
+        self.now = 0
+        self._keys: dict[str, VerifyKey] = {}  # a fingerprint is the hash of its key: never out of date
+        self._profiles: dict[bytes, Profile] = {}
+
+    def forget(self) -> None:
+        """A transaction was rolled back."""
+        self.authorities.drop()
+
+    # --- accounts -----------------------------------------------------------------------------------------------------
+
+    def account(self, name: str) -> Account | None:
+        return _account(rows.account(self.connection, name=name))
+
+    def mesh_account(self, mesh: str) -> Account | None:
+        return _account(rows.account(self.connection, mesh=mesh)) if mesh else None
+
+    def usage(self, mesh: str) -> Usage:
+        return Usage(*rows.usage(self.connection, mesh))
+
+    def reservation(self, name: str, now: int) -> str | None:
+        found = self._one("SELECT token FROM reservations WHERE name = ? AND until > ?", name, now)
+        return None if found is None else str(found[0])
+
+    def reservations(self, now: int) -> int:
+        found = self._one("SELECT count(*) FROM reservations WHERE until > ?", now)
+        return int(found[0]) if found else 0
+
+    def has_invite(self, token: str, now: int) -> bool:
+        return (
+            self._one("SELECT 1 FROM invites WHERE digest = ? AND expires > ?", invite_digest(token), now) is not None
+        )
+
+    # --- who ----------------------------------------------------------------------------------------------------------
+
+    def devices_of(self, dak: str) -> Sequence[Device]:
+        found = [
+            Device(mesh, udf)
+            for mesh, udf in rows.devices_of(self.connection, dak)
+            if (authority := self.authority(mesh)) is not None and udf in authority.ever_devices()
+        ]
+        return found + [Device(mesh, udf) for mesh, udf in rows.devices_2016_of(self.connection, dak=dak)]
+
+    def signing_key(self, signer: str) -> VerifyKey | None:
+        key = self._keys.get(signer)
+        if key is None:
+            public = rows.signer(self.connection, signer)
+            if public is None:
+                return None
+            if len(self._keys) >= _KEPT_KEYS:
+                self._keys.clear()
+            key = self._keys[signer] = VerifyKey(public, signer)
+        return key
+
+    def authentication_key(self, keyid: str) -> VerifyKey | RsaVerifyKey | None:
+        found = rows.authentication_key(self.connection, keyid)
+        if found is not None:
+            return VerifyKey(found, keyid)
+        for mesh, _ in rows.devices_2016_of(self.connection, dak=keyid):
+            profile = self.profile_2016(mesh)
+            key = documents2016.authentication_key(profile, keyid) if profile is not None else None
+            if key is not None:
+                return key
+        return None
+
+    def authority(self, mesh: str) -> Authority | None:
+        return self.authorities.get(mesh) if mesh else None
+
+    def peer_grant(self, keyid: str) -> str | None:
+        found = self._one("SELECT granted FROM peers WHERE keyid = ?", keyid)
+        return None if found is None else str(found[0])
+
+    # --- versions -----------------------------------------------------------------------------------------------------
+
+    def stored(self, vid: bytes) -> Stored | None:
+        row = rows.version(self.connection, vid)
+        if row is not None:
+            return stored_of(row)
+        part = rows.part(self.connection, vid)
+        if part is None:
+            return None
+        kind, identifier, mesh, gen, raw, added = part
+        return Stored(0, "", added, vid, Kind(kind), identifier, mesh, gen, State.APPLIED, raw)
+
+    def known(self, vid: bytes) -> Known | None:
+        found = rows.brief(self.connection, vid)
+        return None if found is None else Known(Kind(found.kind), found.identifier, found.gen, found.signer, found.n)
+
+    def heads(self, kind: Kind, identifier: str) -> Sequence[Stored]:
+        return [stored_of(row) for row in rows.heads(self.connection, int(kind), identifier)]
+
+    def owner(self, kind: Kind, identifier: str) -> str | None:
+        return rows.owner(self.connection, int(kind), identifier)
+
+    def feed(self, mesh: str, after: int, limit: int) -> Sequence[Stored]:
+        return [stored_of(row) for row in rows.feed(self.connection, mesh, after, limit)]
+
+    def index_at(self, mesh: str, seconds: int) -> int:
+        return rows.place_at(self.connection, seconds)
+
+    def last_index(self) -> int:
+        return rows.last_place(self.connection)
+
+    # --- 2016 ---------------------------------------------------------------------------------------------------------
+
+    def profile_2016(self, mesh: str) -> Profile | None:
+        if not mesh:
+            return None
+        for row in rows.heads(self.connection, int(Kind.PERSONAL), mesh):
+            if row.old and row.raw is not None:
+                found = self._profiles.get(row.vid)
+                if found is None:
+                    found = documents2016.read_profile(documents2016.parse(row.raw))
+                    if len(self._profiles) >= _KEPT_PROFILES:
+                        self._profiles.clear()
+                    self._profiles[row.vid] = found
+                return found
+        return None
+
+    def signer_2016(self, kid: str) -> tuple[str, RsaVerifyKey] | None:
+        for mesh, _ in rows.devices_2016_of(self.connection, device=kid):
+            profile = self.profile_2016(mesh)
+            if profile is not None and kid in profile.devices:
+                return mesh, profile.devices[kid]
+        return None
+
+    def held_2016(self, identifier: str) -> Document | None:
+        found = self._one("SELECT raw FROM held WHERE identifier = ? AND until > ?", identifier, self.now)
+        return None if found is None else documents2016.parse(bytes(found[0]))
+
+    def held_count(self, now: int) -> int:
+        found = self._one("SELECT count(*) FROM held WHERE until > ?", now)
+        return int(found[0]) if found else 0
+
+    def unowned_escrow(self) -> int:
+        return rows.unowned(self.connection)
+
+    # --- connecting ---------------------------------------------------------------------------------------------------
+
+    def pending(self, account: str, now: int) -> Sequence[Pending]:
+        found = self.connection.execute(
+            "SELECT account, device, dak, request, asked, wire, old FROM pending WHERE account = ? AND expires > ?"
+            " ORDER BY asked, device",
+            (account, now),
+        ).fetchall()
+        return [
+            Pending(name, device, dak, bytes(request), asked, json.loads(wire), old=bool(old))
+            for name, device, dak, request, asked, wire, old in found
+        ]
+
+    def ever_pending(self, account: str) -> bool:
+        return self._one("SELECT 1 FROM accounts WHERE name = ? AND asked = 1", account) is not None
+
+    def answered(self, account: str | None, device: str) -> Answered | None:
+        found = self._one(
+            "SELECT account, device, dak, request, wire FROM answers WHERE device = ? AND (? IS NULL OR account = ?)"
+            " ORDER BY given DESC LIMIT 1",
+            device,
+            account,
+            account,
+        )
+        return None if found is None else Answered(*found[:3], bytes(found[3]), json.loads(found[4]))
+
+    # --- the log ------------------------------------------------------------------------------------------------------
+
+    def log_state(self, old_size: int | None, peer_sizes: Sequence[tuple[str, int]]) -> LogState:
+        return LogState(last_write=rows.last_added(self.connection) or None)
+
+    def log_page(
+        self,
+        *,
+        full: bool,
+        after: str | None,
+        not_before: int | None,
+        until: int | None,
+        max_entries: int,
+        max_bytes: int,
+        origin: str | None,
+        tree_size: int | None,
+    ) -> LogPage | None:
+        """Records in the order of the log, without proofs: there is no tree over them yet, and so no origin."""
+        place = _place_of(after)
+        if place is None or place > self.last_index() or origin is not None or tree_size is not None:
+            return None
+        if not_before is not None:
+            place = self.index_at("", not_before)
+        found: list[rows.Row] = []
+        size = 0
+        for row in rows.log(self.connection, place, max_entries):
+            size += len(row.raw or b"")
+            if (found and size > max_bytes) or (until is not None and row.added >= until):
+                break
+            found.append(row)
+        entries = [TransferEntry(data_item=records.data_item(stored_of(row, bare=not full))) for row in found]
+        following = f"TID:{found[-1].seq}" if found and found[-1].seq < self.last_index() else None
+        return LogPage(entries, found[0].seq if found else place + 1, following, None, ())
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def _one(self, sql: str, *values: object) -> tuple[Any, ...] | None:
+        found: tuple[Any, ...] | None = self.connection.execute(sql, values).fetchone()
+        return found
+
+
+def invite_digest(token: str) -> bytes:
+    """What is kept of an invitation."""
+    return hashlib.sha256(token.strip().encode("utf-8", "replace")).digest()
+
+
+def tid_of(place: int) -> str:
+    """The TransactionID of a place in the log."""
+    return f"TID:{place}"
+
+
+def stored_of(row: rows.Row, *, bare: bool = False) -> Stored:
+    """A row of the store as decisions see it; `bare`: without its content."""
+    raw = b"" if bare else row.raw or b""
+    return Stored(
+        row.seq,
+        tid_of(row.seq),
+        row.added,
+        row.vid,
+        Kind(row.kind),
+        row.identifier,
+        row.mesh,
+        row.gen,
+        State(row.state),
+        raw,
+        action="New" if row.prior is None else "Update",
+        prior=None if row.prior is None else tid_of(row.prior),
+        old=row.old,
+        row=None if raw or not row.token else _left(row),
+    )
+
+
+def _left(row: rows.Row) -> Row:
+    return Row(row.vid, Kind(row.kind), row.identifier, row.signer, links.parse(row.token), row.token, row.digest)
+
+
+def _place_of(after: str | None) -> int | None:
+    if after is None:
+        return 0
+    digits = after.removeprefix("TID:")
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 15 else None
+
+
+def _account(found: tuple[str, str, int, str, int, int] | None) -> Account | None:
+    if found is None:
+        return None
+    name, mesh, created, status, old, compat = found
+    return Account(name, mesh, created, status, old=bool(old), compat=bool(compat))

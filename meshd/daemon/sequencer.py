@@ -1,0 +1,291 @@
+"""The one place where a portal's state changes: sequence, make durable, answer (protocol D1.3).
+
+    request ── verified outside ──► its account's queue ──► one transaction for all that wait ──► disk ──► answers
+
+A decision is made within the transaction that commits it, on the writer's thread, so that no two of them miss each
+other. Accounts take turns: who sends a thousand versions delays nobody who sends one. What only reads is decided at
+once, over a connection of its own. The store behind it is used through three things — a view to read, a view within a
+transaction, and `apply` — which is all that another store would have to offer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import trio
+
+from meshd.daemon.portal_authorities import Authorities, Moves
+from meshd.daemon.portal_view import SqliteView, tid_of
+from meshd.daemon.portal_writes import Applied, OnPlace, Writing, no_leaf
+from meshd.errors import StoreBusy
+from meshd.portal import decide, decide_publish
+from meshd.portal.checked import Checked, Publish
+from meshd.portal.messages import CreateResponse, PublishResponse
+from meshd.portal.outcomes import Accept, Context, Decision
+from meshd.store import portal_rows
+from meshd.store.db import Database
+from meshd.store.portal_db import open_portal
+from meshd.store.writer import Writer
+
+IN_FLIGHT = 128  # decisions that the writer has at once: enough for one large commit, few enough for turns to matter
+WAITING = 4096  # that wait for their turn; more are told to come again
+BATCH_EACH = 100  # entries of a batch that one transaction takes
+ANSWERS_KEPT = 7 * 24 * 3600
+NOTICES_KEPT = 100_000
+
+
+class Turns:
+    """At most so many at work, and accounts in turn for what becomes free."""
+
+    def __init__(self, places: int, waiting: int) -> None:
+        self._free, self._most = places, waiting
+        self._queues: OrderedDict[str, deque[trio.Event]] = OrderedDict()
+        self._count = 0
+
+    @property
+    def waiting(self) -> int:
+        return self._count
+
+    @asynccontextmanager
+    async def turn(self, who: str) -> AsyncIterator[None]:
+        """Hold a place. StoreBusy when too many wait already."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(who)
+        try:
+            yield
+        finally:
+            self._next()
+
+    async def _wait(self, who: str) -> None:
+        if self._count >= self._most:
+            raise StoreBusy("the portal has more to write than it can")
+        event = trio.Event()
+        self._queues.setdefault(who, deque()).append(event)
+        self._count += 1
+        try:
+            await event.wait()
+        except BaseException:
+            if event.is_set():
+                self._next()  # the place came when nobody wanted it any more
+            else:
+                self._remove(who, event)
+            raise
+
+    def _remove(self, who: str, event: trio.Event) -> None:
+        queue = self._queues[who]
+        queue.remove(event)
+        self._count -= 1
+        if not queue:
+            del self._queues[who]
+
+    def _next(self) -> None:
+        if not self._queues:
+            self._free += 1
+            return
+        who, queue = next(iter(self._queues.items()))
+        event = queue.popleft()
+        self._count -= 1
+        if queue:
+            self._queues.move_to_end(who)
+        else:
+            del self._queues[who]
+        event.set()
+
+
+@dataclass(slots=True)
+class _Waiter:
+    event: trio.Event
+    watchers: int = 0
+
+
+class Feeds:
+    """Who waits for news of a mesh."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[str, _Waiter] = {}
+
+    @property
+    def waiting(self) -> int:
+        return sum(one.watchers for one in self._waiters.values())
+
+    def moved(self, mesh: str) -> None:
+        waiter = self._waiters.pop(mesh, None)
+        if waiter is not None:
+            waiter.event.set()
+
+    def all(self) -> None:
+        """Everybody: the portal stops."""
+        for mesh in list(self._waiters):
+            self.moved(mesh)
+
+    def event(self, mesh: str) -> trio.Event:
+        """An event that is set when something is added for this mesh. Take it before looking, wait for it after."""
+        waiter = self._waiters.setdefault(mesh, _Waiter(trio.Event()))
+        waiter.watchers += 1
+        return waiter.event
+
+    def leave(self, mesh: str, event: trio.Event) -> None:
+        waiter = self._waiters.get(mesh)
+        if waiter is not None and waiter.event is event:
+            waiter.watchers -= 1
+            if not waiter.watchers:
+                del self._waiters[mesh]
+
+
+class Sequencer:
+    """The engine of one portal. Make it, and `close` it, within trio; every method belongs to its thread.
+
+    `fault` is for tests; `on_place` is called for each new place of the log, within its transaction."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        create: bool = True,
+        on_place: OnPlace = no_leaf,
+        told: Callable[[Applied], None] = lambda applied: None,
+        fault: Callable[[str], None] | None = None,
+    ) -> None:
+        self._database: Database = open_portal(path, create=create)
+        try:
+            self._reading: Database = open_portal(path, readonly=True)
+        except BaseException:
+            self._database.close()
+            raise
+        self._moves = Moves()
+        self._writing = SqliteView(self._database.connection, Authorities(self._database.connection))
+        self._apply = Writing(self._writing, on_place)
+        self._writer = Writer(self._database, self._writing.forget, fault=fault)
+        reader = self._reading.connection
+        self.view = SqliteView(reader, Authorities(reader, self._moves))
+        self.turns = Turns(IN_FLIGHT, WAITING)
+        self.feeds = Feeds()
+        self._told = told
+        self._token = trio.lowlevel.current_trio_token()
+        self._closed = False
+
+    def close(self) -> None:
+        """Finish what the writer has, and close the store."""
+        if self._closed:
+            return
+        self._closed = True
+        self._writer.close()
+        self._reading.close()
+        self._database.checkpoint()
+        self._database.close()
+
+    def read(self, checked: Checked, context: Context) -> Decision:
+        """Decide by what is committed. Writes that come out are not made: see `decide`."""
+        self.view.now = context.now
+        return decide.decide(checked, context, self.view)
+
+    async def decide(self, checked: Checked, context: Context, who: str) -> Decision:
+        """Decide and commit; returns when it is on disk. `who` is whose turn it uses. StoreError: nothing happened,
+        or nobody knows whether it did — all of it may be asked again."""
+        if isinstance(checked, Publish) and checked.batch:
+            return await self._batch(checked, context, who)
+        async with self.turns.turn(who):
+            (decision,) = await self._submit([checked], context)
+            return decision
+
+    async def _batch(self, checked: Publish, context: Context, who: str) -> Decision:
+        """Entry by entry, in pieces that leave turns to others."""
+        replies: list[PublishResponse] = []
+        single = decide_publish.split(checked)
+        for start in range(0, len(single), BATCH_EACH):
+            async with self.turns.turn(who):
+                for decision in await self._submit(single[start : start + BATCH_EACH], context):
+                    assert isinstance(decision.reply, PublishResponse)
+                    replies.append(decision.reply)
+        return Accept((), decide_publish.join(replies))
+
+    async def _submit(self, several: Sequence[Checked], context: Context) -> list[Decision]:
+        def work(connection: sqlite3.Connection) -> tuple[list[Decision], Applied]:
+            self._writing.now = context.now
+            whole, decisions = Applied(), []
+            for checked in several:
+                decision = decide.decide(checked, context, self._writing)
+                if isinstance(decision, Accept) and decision.writes:
+                    applied = self._apply.apply(decision.writes, context.now)
+                    decision = _named(decision, applied, context)
+                    _add(whole, applied)
+                decisions.append(decision)
+            return decisions, whole
+
+        decisions, _ = await self._run(work)
+        return decisions
+
+    async def _run(
+        self, work: Callable[[sqlite3.Connection], tuple[list[Decision], Applied]]
+    ) -> tuple[list[Decision], Applied]:
+        future = self._writer.submit(work)
+        done = trio.Event()
+
+        def committed(finished: Future[tuple[list[Decision], Applied]]) -> None:  # on the writer's thread
+            if not finished.cancelled() and finished.exception() is None:
+                _, applied = finished.result()
+                for mesh in applied.profiles:
+                    self._moves.profile(mesh)
+                for mesh in applied.whole:
+                    self._moves.whole(mesh)
+            try:
+                self._token.run_sync_soon(self._finish, finished, done)
+            except trio.RunFinishedError:
+                pass
+
+        future.add_done_callback(committed)
+        # Whoever asked may go away; what was decided for him is committed all the same.
+        await done.wait()
+        return future.result()
+
+    def _finish(self, finished: Future[tuple[list[Decision], Applied]], done: trio.Event) -> None:
+        if not finished.cancelled() and finished.exception() is None:
+            _, applied = finished.result()
+            for mesh in applied.moved:
+                self.feeds.moved(mesh)
+            self._told(applied)
+        done.set()
+
+    async def change(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Any other change, by an administrator of the portal or by the clock."""
+
+        def wrapped(connection: sqlite3.Connection) -> tuple[list[Decision], Applied]:
+            work(connection)
+            return [], Applied()
+
+        await self._run(wrapped)
+
+    async def sweep(self, now: int) -> None:
+        """Forget what has expired."""
+        await self.change(
+            lambda connection: portal_rows.sweep(
+                connection, now, answers_before=now - ANSWERS_KEPT, notices=NOTICES_KEPT
+            )
+        )
+
+
+def _named(decision: Accept, applied: Applied, context: Context) -> Accept:
+    """The answer to a client of ours says which place of the log it got."""
+    reply = decision.reply
+    if context.plain or not applied.places or not isinstance(reply, PublishResponse | CreateResponse):
+        return decision
+    named = msgspec.structs.replace(reply, transaction_id=tid_of(applied.places[-1]))
+    return Accept(decision.writes, named, decision.feed)
+
+
+def _add(whole: Applied, one: Applied) -> None:
+    whole.places += one.places
+    whole.moved |= one.moved
+    whole.profiles |= one.profiles
+    whole.whole |= one.whole
+    whole.notices += one.notices
+    whole.accounts += one.accounts
