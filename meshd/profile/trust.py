@@ -146,6 +146,11 @@ class Authority(AuthorityViews):
         versions = tuple(one for one in found if not self.knows(one))
         return self._again(State.APPLIED, [index[one] for one in found if one in index], frozenset(), versions)
 
+    def is_cut(self, signer: str) -> bool:
+        """Does some cut name `signer`? Then a link of its chain may change what was judged before. Where that was done
+        by an `Authority` before this one, in another process, `joined` does not know it: judge all by `signer` once."""
+        return signer in self._cut
+
     def _again(
         self, state: State, indices: Iterable[int], signers: frozenset[str], versions: tuple[bytes, ...]
     ) -> Change:

@@ -65,6 +65,7 @@ class Memory:
         self._waiting = Waiting(connection, self._limits)
         self._carried = versions.count_carried(connection)
         self._misfits = {vid: final for vid, (final, _) in versions.misfits(connection).items()}
+        self._followed: set[str] = set()  # signers who are cut, and whose versions this authority has judged
         self._listed: set[str] = set()
         self._listed_escrow: set[bytes] = set()
         self._holders: dict[str, set[str]] = {}  # encryption key → devices that state it

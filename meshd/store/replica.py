@@ -303,6 +303,10 @@ class Replica(Memory):
             # The first profile of a device comes back from who admitted it.
             outcome.restored = outcome.restored or claim.kind is not Kind.DEVICE or claim.links.n > 1
         change = self.authority.joined(claim.signer, claim.vid, claim.links.q)
+        if claim.signer not in self._followed and self.authority.is_cut(claim.signer):
+            # What stands of that chain was judged before this store was opened: once more, so that authority follows it.
+            self._followed.add(claim.signer)
+            self._judge_again(connection, versions.judged(connection, claim.signer), outcome)
         if change.flips or change.versions or change.signers or change.everything:
             self._follow(connection, change, outcome)
 

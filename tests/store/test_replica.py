@@ -312,6 +312,32 @@ def test_every_applied_container_and_item_may_be_written_when_asked_again(laptop
         assert (row.state is State.APPLIED) == laptop.replica.authority.may_write(row.claim())
 
 
+def test_what_a_late_link_connects_to_a_cut_is_applied_also_after_the_store_was_opened_anew(
+    laptop: Device, desktop: Device
+) -> None:
+    watcher = laptop.admit("watcher")
+    item = desktop.add("example.org")
+    head = versions.heads(desktop.connection, Kind.ITEM, item)
+    end = a_container(desktop)  # nothing that a member may write: no cut is asked about it
+    heads = laptop.pen(laptop.connection, Outcome()).load(laptop.replica.authority.heads(Kind.PERSONAL))
+    draft = Draft(
+        Kind.PERSONAL,
+        laptop.mesh,
+        "PersonalProfile",
+        heads[0].body,
+        parents=(heads[0].claim.vid,),
+        cuts=(Cut(desktop.udf, (end.vid,)),),
+    )
+    cut = laptop.write(lambda pen: pen.write(draft))
+    watcher.take([raw for raw in desktop.feed() if version.parse(raw).claim.vid in head])
+    watcher.accept([cut])
+    assert watcher.states()[head[0]] is State.QUARANTINED, "the end that the cut names has not come"
+    watcher.replica = Replica(watcher.connection, watcher.rng)
+    watcher.accept([end])
+    assert watcher.states()[head[0]] is State.APPLIED and state(watcher, end) is State.QUARANTINED
+    assert versions.heads(watcher.connection, Kind.ITEM, item) == head
+
+
 # --- what waits -------------------------------------------------------------------------------------------------------
 
 
