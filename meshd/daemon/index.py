@@ -9,7 +9,7 @@ to do.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,20 +156,22 @@ class Index:
                     del self._hosts[site]
         self._domains = None
 
-    def find(self, tag: str, site: str, username: str | None = None) -> tuple[list[Entry], bool]:
+    def find(
+        self, tag: str, site: str, username: str | None = None, among: Callable[[Entry], bool] = lambda entry: True
+    ) -> tuple[list[Entry], bool]:
         """(live entries for a site, exact?). Exact or `*.` matches first; else those of the same registrable domain.
 
-        Two entries of one site are both returned; the caller asks for a user name.
+        Two entries of one site are both returned; the caller asks for a user name. `among` says which count.
         """
         host = hosts.normalise(site)
-        found = self._select(self._covering(host), tag, username)
+        found = self._select(self._covering(host), tag, username, among)
         if found:
             return found, True
         if self._domains is None:
             self._domains = {}
             for known, identifiers in self._hosts.items():
                 self._domains.setdefault(hosts.registrable(known), set()).update(identifiers)
-        return self._select(self._domains.get(hosts.registrable(host), set()), tag, username), False
+        return self._select(self._domains.get(hosts.registrable(host), set()), tag, username, among), False
 
     def _covering(self, host: str) -> set[str]:
         found = set(self._hosts.get(host, ()))
@@ -178,13 +180,15 @@ class Index:
             found |= self._hosts.get("*." + ".".join(parts[start:]), set())
         return found
 
-    def _select(self, identifiers: Iterable[str], tag: str, username: str | None) -> list[Entry]:
+    def _select(
+        self, identifiers: Iterable[str], tag: str, username: str | None, among: Callable[[Entry], bool]
+    ) -> list[Entry]:
         found = [self.entries[identifier] for identifier in identifiers]
         return sorted(
             (
                 entry
                 for entry in found
-                if not entry.deleted and entry.tag == tag and (username is None or entry.username == username)
+                if not entry.deleted and entry.tag == tag and username in (None, entry.username) and among(entry)
             ),
             key=lambda entry: (entry.username, entry.identifier),
         )

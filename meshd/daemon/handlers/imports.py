@@ -6,7 +6,7 @@ disk or a crash leave the vault as it was. Importing the same file again changes
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import trio
 from meshd.daemon import drafts, vaults
 from meshd.daemon.drafts import Pending
 from meshd.daemon.handlers.items_write import chosen_vault
+from meshd.daemon.handlers.pending import Shown
 from meshd.daemon.index import Entry
 from meshd.daemon.keyring import Keyring, Opened
 from meshd.daemon.pen import Pen
@@ -52,9 +53,10 @@ async def run(app: App, call: Call) -> dict[str, Any]:
     update, dry = bool(body.get("update")), bool(body.get("dry_run"))
     async with app.importing:
         keyring, opened = daemon.unlocked(), chosen_vault(daemon, body)
-        index = await daemon.fresh_index()
-        known = _by_login(index.entries.values(), opened)
-        plan = await trio.to_thread.run_sync(partial(_compare, app, logins, known, keyring, update=update))
+        everything = Shown(daemon, await daemon.fresh_index())
+        known = _by_login(everything.entries(), opened)
+        vault = _Vault(keyring, everything.pending)
+        plan = await trio.to_thread.run_sync(partial(_compare, app, logins, known, vault, update=update))
         pending = 0
         if not dry and (plan.add or plan.edit):
             pending = await daemon.write(lambda pen: _write(pen, opened, plan))
@@ -70,7 +72,21 @@ def _by_login(entries: Iterable[Entry], opened: Opened) -> Known:
     return known
 
 
-def _compare(app: App, logins: list[Login], known: Known, keyring: Keyring, *, update: bool) -> Plan:
+@dataclass(frozen=True, slots=True)
+class _Vault:
+    """What this device has of its items: heads, or a draft in their place."""
+
+    keyring: Keyring
+    pending: Mapping[str, Pending]
+
+    def items(self, reader: Reader, identifier: str) -> list[Item]:
+        """What an item says now; several in conflict. Blocking."""
+        if identifier in self.pending:
+            return [self.pending[identifier].item]
+        return [head.item for head in vaults.open_heads(reader.connection, self.keyring, identifier)]
+
+
+def _compare(app: App, logins: list[Login], known: Known, vault: _Vault, *, update: bool) -> Plan:
     """Hold the rows against the vault and against each other. Blocking: it decrypts every login that a row may mean."""
     plan = Plan()
     first: dict[tuple[str, str], Login] = {}
@@ -81,7 +97,7 @@ def _compare(app: App, logins: list[Login], known: Known, keyring: Keyring, *, u
                 key = (login.site, login.username)
                 if key not in first:
                     first[key] = login
-                    _against_vault(plan, login, known.get(key, ()), reader, keyring, update=update)
+                    _against_vault(plan, login, known.get(key, ()), reader, vault, update=update)
                 elif first[key].password == login.password:
                     plan.duplicates += 1
                 else:
@@ -94,15 +110,15 @@ def _compare(app: App, logins: list[Login], known: Known, keyring: Keyring, *, u
 
 
 def _against_vault(
-    plan: Plan, login: Login, entries: Iterable[Entry], reader: Reader, keyring: Keyring, *, update: bool
+    plan: Plan, login: Login, entries: Iterable[Entry], reader: Reader, vault: _Vault, *, update: bool
 ) -> None:
     others = []
     for entry in entries:
-        heads = vaults.open_heads(reader.connection, keyring, entry.identifier)
-        if any(password.view(head.item)["password"] == login.password for head in heads):
+        items = vault.items(reader, entry.identifier)
+        if any(password.view(item)["password"] == login.password for item in items):
             plan.unchanged += 1
             return
-        if heads:
+        if items:
             others.append(entry)
     if not others:
         plan.add.append(login)
@@ -125,7 +141,7 @@ def _write(pen: Pen, opened: Opened, plan: Plan) -> int:
     for login in plan.add:
         vaults.add(pen, opened, partial(_new, login), key)
     for identifier, login in plan.edit:
-        vaults.replace(pen, identifier, partial(_edited, login), key)
+        drafts.replace(pen, identifier, partial(_edited, login))
     return 0
 
 

@@ -101,10 +101,20 @@ def _check_live(daemon: Daemon, identifier: str) -> None:
 
 
 def chosen_vault(daemon: Daemon, body: Mapping[str, Any]) -> Opened:
-    """The vault that something new goes into: the one that is named, else the application's first."""
-    if body.get("vault") is None:
-        return daemon.unlocked().find(body["application"])
-    return wishes.vault(daemon.unlocked(), body["vault"], body["application"])
+    """The vault that something new goes into: the one that is named, else the one that is called like its application,
+    else the application's first."""
+    keyring, application = daemon.unlocked(), body["application"]
+    if body.get("vault") is not None:
+        return wishes.vault(keyring, body["vault"], application)
+    first = keyring.find(application)
+    like_it = (
+        opened
+        for opened in keyring.vaults.values()
+        if opened.application.tag == first.application.tag
+        and opened.name == application
+        and not opened.container.deleted
+    )
+    return min(like_it, key=lambda opened: opened.application.identifier, default=first)
 
 
 def _written(version: Version | Pending) -> dict[str, Any]:

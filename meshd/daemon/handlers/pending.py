@@ -39,26 +39,28 @@ class Shown:
         self, tag: str, site: str, username: str | None = None, container: str | None = None
     ) -> tuple[list[Entry], bool]:
         """As `Index.find`: (live entries for a site, exact?)."""
-        indexed, exact = self._index.find(tag, site, username)
-        found = [entry for entry in indexed if entry.identifier not in self._drafted]
+
+        def among(entry: Entry) -> bool:
+            return entry.container not in self._hidden and container in (None, entry.container)
+
+        def indexed(entry: Entry) -> bool:
+            return entry.identifier not in self._drafted and among(entry)
+
+        found, exact = self._index.find(tag, site, username, indexed)
         host = hosts.normalise(site)
         live = [
             entry
             for entry in self._drafted.values()
-            if not entry.deleted and entry.tag == tag and username in (None, entry.username)
+            if not entry.deleted and entry.tag == tag and username in (None, entry.username) and among(entry)
         ]
         matching = [entry for entry in live if hosts.matches(host, entry.sites)]
-        domain = hosts.registrable(host)
-        near = [entry for entry in live if any(hosts.registrable(known) == domain for known in entry.sites)]
-        if exact:
-            found += matching
+        if matching or exact:
+            found = [*found, *matching] if exact else matching
+            exact = True
         else:
-            found = matching or [*found, *near]
-            exact = bool(matching)
-        fitting = (
-            entry for entry in found if entry.container not in self._hidden and container in (None, entry.container)
-        )
-        return sorted(fitting, key=lambda entry: (entry.username, entry.identifier)), exact
+            domain = hosts.registrable(host)
+            found += [entry for entry in live if any(hosts.registrable(known) == domain for known in entry.sites)]
+        return sorted(found, key=lambda entry: (entry.username, entry.identifier)), exact
 
 
 def newest(daemon: Daemon) -> Mapping[str, Pending]:
