@@ -10,6 +10,7 @@ choice have no place to stand.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -50,7 +51,11 @@ def seal_direct(key: bytes, kid: str, plaintext: bytes, rng: Rng) -> dict[str, s
 def direct_kid(obj: Any) -> str:
     """The kid under which a direct JWE was sealed; FormatError unless it has that shape."""
     _members(obj, _DIRECT_MEMBERS)
-    header = _text(obj, "protected", 128)
+    return _read_direct_header(_text(obj, "protected", 128))
+
+
+@functools.lru_cache(maxsize=256)  # a vault has many items under few keys
+def _read_direct_header(header: str) -> str:
     try:
         text = base64url.decode(header).decode("ascii")
     except UnicodeDecodeError:

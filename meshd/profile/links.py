@@ -22,6 +22,12 @@ _ORDER = "nqgpaekx"
 _VID = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]\Z")  # 32 bytes; the last two bits are spare and zero
 _KEY = re.compile(r"[A-Za-z]:[A-Z2-7*@-]{1,200}\Z")
 _NUMBER = re.compile(r"[1-9][0-9]{0,14}\Z")
+# What nearly every item has: one predecessor, at most one parent, one authority.
+_USUAL = re.compile(
+    r"mnt1;n=(?P<n>[1-9][0-9]{0,14});q=(?P<q>V);g=(?P<g>[1-9][0-9]{0,14})(?:;p=(?P<p>V))?;a=(?P<a>V)\Z".replace(
+        "V", r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]"
+    )
+)
 
 SCOPE_REMOVED = ""
 SCOPE_ADMIN = "admin"
@@ -76,6 +82,9 @@ class Links:
 
 def parse(token: str) -> Links:
     """Read a NotaryToken; FormatError names what is wrong with it."""
+    if usual := _USUAL.match(token):
+        n, q, g, p, a = usual.groups()
+        return Links(int(g), int(n), (_vid(q),), (_vid(p),) if p else (), (_vid(a),))
     if len(token) > MAX_TOKEN or not token.isascii():
         raise FormatError(f"a NotaryToken of {len(token)} characters, or not in ASCII")
     head, *fields = token.split(";")
@@ -129,6 +138,10 @@ def _number(text: str) -> int:
 def _read_vid(text: str) -> bytes:
     if not _VID.match(text):
         raise FormatError("a version identifier that is not 32 bytes in base64url")
+    return _vid(text)
+
+
+def _vid(text: str) -> bytes:
     return a2b_base64(text.replace("-", "+").replace("_", "/") + "=")
 
 

@@ -141,8 +141,8 @@ def _parse_carried(number: int, raw: bytes) -> Parsed:
 def _parse_signed(kind: Kind, identifier: str, fields: list[Any], raw: bytes) -> Parsed:
     if len(fields) != 5 or not all(type(part) is bytes for part in fields[2:]):
         raise FormatError("a signed entry is [kind, Identifier, protected, payload, signature]")
+    signer = jws.signer(fields[2])
     signed = jws.Jws(fields[2], fields[3], fields[4])
-    signer = jws.signer(signed.protected)
     tag, body = payload.decode_tagged(signed.payload)
     if body.get("Identifier") != identifier:
         raise FormatError("the Identifier outside is not the Identifier that was signed")
@@ -158,7 +158,7 @@ def _parse_signed(kind: Kind, identifier: str, fields: list[Any], raw: bytes) ->
     token = payload.text_member(body, "NotaryToken", links.MAX_TOKEN)
     found = links.parse(token)
     updated = payload.read_date(payload.text_member(body, "Updated", 20))
-    digest = jws.digest(signed.protected, signed.payload)
+    digest = signed.digest
     vid = version_id(signer, token, digest)
     embedded: tuple[Parsed, ...] = ()
     if kind is Kind.MASTER:
