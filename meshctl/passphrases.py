@@ -71,15 +71,20 @@ def with_master(
         try:
             return send(body)
         except ApiError as exc:
-            explicit = args.master_passphrase_file is not None or args.master_file is not None
-            if exc.code != "denied" or not (explicit or exc.details.get("needs") == "master_passphrase"):
+            explicit = args.master_passphrase_file is not None or _master_file(args) is not None
+            if exc.details.get("needs") != "master_passphrase" and not (explicit and exc.code == "denied"):
                 raise
     session.terminal.redraw("")
     more: dict[str, object] = {}
-    if args.master_file is not None:
-        more["master_file"] = whole_file(args.master_file)
+    if (file := _master_file(args)) is not None:
+        more["master_file"] = whole_file(file)
     more["master_passphrase"] = master(args, session.terminal)
     return send(body | more)
+
+
+def _master_file(args: argparse.Namespace) -> str | None:
+    found: str | None = getattr(args, "master_file", None)
+    return found
 
 
 def whole_file(name: str) -> str:

@@ -1,4 +1,4 @@
-"""`meshctl connect`: join a mesh with the code or the URI that `meshctl invite` shows on another device."""
+"""`meshctl connect`: join a mesh with the code or the URI that `meshctl invite` shows, or through its account."""
 
 from __future__ import annotations
 
@@ -28,9 +28,13 @@ _SAID = {
 
 
 def connect_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("code", metavar="CODE", help="as shown by meshctl invite, or the mesh-pair: URI of its QR")
+    parser.add_argument(
+        "code", metavar="CODE|ACCOUNT", help="as shown by meshctl invite, or the URI of its QR; or NAME@PORTAL"
+    )
     parser.add_argument("--name", metavar="NAME", help="name of this device (default: the host's)")
     parser.add_argument("--address", metavar="HOST:PORT", help="where the other device is, when discovery can't tell")
+    parser.add_argument("--fingerprint", metavar="UDF", help="of the mesh: with an account, confirms it without asking")
+    parser.add_argument("--insecure-http", action="store_true", help="reach the portal without TLS (for tests)")
     parser.add_argument("--no-passphrase", action="store_true", help="keep this device's keys unsealed")
     parser.add_argument("--no-wait", action="store_true", help="return at once; meshctl status tells how it went")
     passphrases.device_arguments(parser)
@@ -39,18 +43,29 @@ def connect_arguments(parser: argparse.ArgumentParser) -> None:
 def connect(args: argparse.Namespace, session: Session) -> int:
     if session.client.get(path("status")).get("mesh"):
         raise BadRequest("this device is in a mesh already", hint="see: meshctl whoami")
+    if "@" in args.code or args.code.lower().startswith("mesh-pair:?a="):
+        from meshctl.commands import connect_remote
+
+        return connect_remote.connect(args, session)
+    if args.fingerprint is not None or args.insecure_http:
+        raise BadRequest("--fingerprint and --insecure-http go with an account")
     body: dict[str, object] = {"name": device_name(args.name)}
-    body["uri" if args.code.lower().startswith("mesh-pair:") else "code"] = args.code
-    if args.address is not None:
-        body["address"] = args.address
     passphrase = device_passphrase(args, session)
     if passphrase is None:
         body["no_passphrase"] = True
     else:
         body["passphrase"] = passphrase
+    return join(session, args.code, body, address=args.address, wait=not args.no_wait)
+
+
+def join(session: Session, code: str, body: Json, *, address: str | None, wait: bool) -> int:
+    """Join with a code or URI, and say how it goes. `body` has the name and the passphrase of the new device."""
+    body = body | {"uri" if code.lower().startswith("mesh-pair:") else "code": code}
+    if address is not None:
+        body["address"] = address
     first = session.client.post(path("connections"), body)
     _say(session, first)
-    if args.no_wait:
+    if not wait:
         return 0
     end = follow(
         session,

@@ -26,9 +26,16 @@ def invite_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ttl", type=int, metavar="S", help="seconds until the code expires (default 300)")
     parser.add_argument("--words", type=int, metavar="N", help="words in the code (default 2)")
     parser.add_argument("--remote", action="store_true", help="let a device join that is not on this network")
+    parser.add_argument(
+        "--portal", action="store_true", help="make a URI that works at any distance, through the portal"
+    )
+    parser.add_argument("--account", metavar="ACCOUNT", help="with --portal, where the mesh has several")
     parser.add_argument("--confirm", action="store_true", help="ask before the device is admitted")
     parser.add_argument(
         "--grant", action="append", metavar="APP:RIGHT", help="narrow a member's rights, e.g. password:read; repeatable"
+    )
+    parser.add_argument(
+        "--replaces", metavar="DEVICE", help="the new device takes this one's place, role and rights; it leaves"
     )
     parser.add_argument("--force", action="store_true", help="allow an admin without a passphrase")
     parser.add_argument("--no-wait", action="store_true", help="return at once; the code stays valid until it expires")
@@ -37,16 +44,18 @@ def invite_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def invite(args: argparse.Namespace, session: Session) -> int:
+    if args.portal:
+        return _through_portal(args, session)
     body: dict[str, object] = {"role": args.role}
-    for name in ("ttl", "words", "grant"):
+    for name in ("ttl", "words", "grant", "replaces"):
         if getattr(args, name) is not None:
             body[name] = getattr(args, name)
     for name in ("remote", "confirm", "force"):
         if getattr(args, name):
             body[name] = True
-    if args.role == "admin" or args.master_passphrase_file is not None:
-        body["master_passphrase"] = passphrases.master(args, session.terminal)
-    first = session.client.post(path("invitations"), body)
+    needed = args.role == "admin" or args.master_passphrase_file is not None
+    where = path("invitations")
+    first = passphrases.with_master(args, session, body, lambda body: session.client.post(where, body), needed=needed)
     where = path("invitations", text(first, "id"))
     if session.as_json:
         session.json(first)
@@ -73,6 +82,38 @@ def invite(args: argparse.Namespace, session: Session) -> int:
             session.client.post(where + "/answer", {"accept": accept})
 
     end = follow(session, where, first, ends=ENDS, changed=changed, tick=_countdown(session))
+    session.terminal.redraw("")
+    return _outcome(session, end)
+
+
+def _through_portal(args: argparse.Namespace, session: Session) -> int:
+    """A secret that nobody can guess, in place of a code and a comparison."""
+    if args.words is not None or args.remote or args.confirm:
+        raise BadRequest("--portal makes a secret of its own: --words, --remote and --confirm do not go with it")
+    body: dict[str, object] = {"role": args.role}
+    for name in ("ttl", "grant", "account"):
+        if getattr(args, name) is not None:
+            body[name] = getattr(args, name)
+    if args.role == "admin":
+        body["master_passphrase"] = passphrases.master(args, session.terminal)
+    first = session.client.post(path("remote-invitations"), body)
+    if session.as_json:
+        session.json(first)
+    else:
+        if session.terminal.rich and not args.no_qr:
+            _draw(session, text(first, "uri"))
+        session.terminal.data(text(first, "uri"))
+        session.terminal.talk("On the other device: meshctl connect, and this line. Who sees it can join.")
+    if args.no_wait:
+        return 0
+    end = follow(
+        session,
+        path("remote-invitations", text(first, "id")),
+        first,
+        ends=ENDS,
+        changed=lambda now: session.json(now) if session.as_json else None,
+        tick=_countdown(session),
+    )
     session.terminal.redraw("")
     return _outcome(session, end)
 

@@ -7,7 +7,9 @@ import os
 from meshctl import passphrases
 from meshctl.answers import inner, number, records, text
 from meshctl.client import path
-from meshd.errors import BadRequest, Denied, NotConnected, Refused
+from meshctl.commands.connect import join
+from meshd.errors import BadRequest, Denied, MeshError, NotConnected, Refused
+from meshd.localapi.errors import NotRunning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,15 +18,70 @@ if TYPE_CHECKING:
     from meshctl.session import Session
 
 
+RESTART_SECONDS = 10.0
+
+
 def device_renew_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--new-identity",
+        metavar="CODE",
+        help="a new signature key too: the code of meshctl invite --replaces, run on an admin device",
+    )
+    parser.add_argument("--yes", action="store_true", help="don't ask before this device is wiped for that")
+    parser.add_argument("--address", metavar="HOST:PORT", help="where the admin device is, when discovery can't tell")
+    passphrases.device_arguments(parser)
     passphrases.wanted_arguments(parser)
 
 
 def device_renew(args: argparse.Namespace, session: Session) -> int:
+    """New keys under the same name of this device; or, with a code, a new device in its place."""
+    if args.new_identity is not None:
+        return _reborn(args, session)
     answer = passphrases.with_master(args, session, {}, lambda body: session.client.post(path("renewals"), body))
     return session.done(
         answer, f"{text(inner(answer, 'device'), 'name')} has new keys; the others hear of them by themselves"
     )
+
+
+def _reborn(args: argparse.Namespace, session: Session) -> int:
+    """What this device is can't be changed, so it is forgotten and a new one joins; everything else comes by sync."""
+    terminal = session.terminal
+    status = session.client.get(path("status"))
+    if not status.get("mesh"):
+        raise NotConnected
+    if not any(text(peer, "role") == "admin" for peer in records(status, "peers")):
+        raise Denied("no other device is an admin", hint="make one first: meshctl device role NAME admin")
+    if not args.yes:
+        if not terminal.stdin.isatty():
+            raise BadRequest("there is nobody to ask", hint="--yes goes ahead without asking")
+        terminal.talk(
+            "this device deletes what it holds, joins as a new one, and gets everything back by sync; what it has not"
+            " given to any other device yet is lost"
+        )
+        if not terminal.agrees("Go ahead?"):
+            raise Refused("nothing was changed")
+    name = text(inner(status, "device"), "name")
+    given = passphrases.given(args, terminal)
+    passphrase = passphrases.ask_new(terminal, "New passphrase for this device") if given is None else given
+    session.client.post(path("wipe"), {"force": True})
+    _until_empty(session)
+    return join(session, args.new_identity, {"name": name, "passphrase": passphrase}, address=args.address, wait=True)
+
+
+def _until_empty(session: Session) -> None:
+    """Wait until the daemon has started anew, which takes moments."""
+    import time
+
+    deadline = time.monotonic() + RESTART_SECONDS
+    while True:
+        try:
+            if not session.client.get(path("status")).get("mesh"):
+                return
+        except NotRunning:
+            pass
+        if time.monotonic() > deadline:
+            raise MeshError("meshd does not come back", hint="start it, then: meshctl connect CODE")
+        time.sleep(0.05)  # there is nothing to wait on: the daemon that will listen does not exist yet
 
 
 # --- the master key ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,13 +16,15 @@ import trio
 
 from meshd.crypto import base64url, certs
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import membership, pairing_wire
+from meshd.daemon import membership, names, pairing_wire
 from meshd.daemon.candidates import read_slot
 from meshd.daemon.context import Daemon
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.pairing_host import ASK_SECONDS, DELIVER_SECONDS, OFFERS, Hosting
 from meshd.daemon.pairing_window import Invitation, Terms, Window, move, tell
+from meshd.daemon.roles import parse_grants
 from meshd.errors import BadRequest, Denied, FormatError, MeshError, NetworkError, NotFound, Refused, TrustError
+from meshd.localapi.errors import with_details
 from meshd.net import tls
 from meshd.net.discovery import PAIR_TYPE, Seen, Service
 from meshd.net.lan import Network, format_address
@@ -29,8 +32,7 @@ from meshd.net.streams import STREAM_ERRORS
 from meshd.pairing.code import MAX_ADDRESSES, MAX_SLOT, PairingSecret, PairingUri, new_code, parse_code
 from meshd.pairing.limits import TRIES, OfferBackoff
 from meshd.profile import escrow
-from meshd.profile.apps import BY_NAME
-from meshd.profile.claim import ALL, READ, WRITE, Role
+from meshd.profile.claim import Role
 
 MAX_TTL = 900  # seconds; a short code is not made to be written down
 MAX_OPEN = 4  # windows at once
@@ -75,6 +77,8 @@ class Invitations:
                 "This device is no admin, and only admins invite.", hint="run meshctl invite on an admin device"
             )
         terms = _terms(request, keyring)
+        if request.get("replaces"):
+            terms = await self._in_place_of(terms, request["replaces"])
         if sum(not window.invitation.ended for window in self._windows.values()) >= MAX_OPEN:
             raise Refused(f"{MAX_OPEN} invitations are open already.", hint="wait for one to end, or cancel it")
         self._backoff.check(daemon.now_ms() / 1000, force=terms.force)
@@ -119,12 +123,23 @@ class Invitations:
             raise NotFound("There is no such invitation.")
         return window
 
+    async def _in_place_of(self, terms: Terms, name: str) -> Terms:
+        """The new device takes the place, role, rights and name of one that is in the mesh. NotFound, BadRequest."""
+        daemon = self._daemon
+        old = await names.resolve(daemon, name)
+        if old == daemon.snapshot.own:
+            raise BadRequest("A device can't invite its own replacement.", hint="do this on another admin device")
+        if terms.grants is not None:
+            raise BadRequest("The new device has the rights of the one that it replaces.")
+        return replace(terms, role=daemon.snapshot.roles[old], replaces=old)
+
     # --- a window -----------------------------------------------------------------------------------------------------
 
     async def _open_master(self, passphrase: object) -> SigningKey:
         """The master key, before the window opens, so that a wrong passphrase is noticed while somebody is there."""
         if not isinstance(passphrase, str) or not passphrase:
-            raise BadRequest("Inviting an admin takes the master passphrase.")
+            error = BadRequest("Inviting an admin takes the master passphrase.")
+            raise with_details(error, needs="master_passphrase")
         blob = await self._daemon.write(membership.sealed_master)
         key = await trio.to_thread.run_sync(escrow.open_master, blob, passphrase)
         if key.udf != self._daemon.snapshot.mesh:
@@ -299,31 +314,5 @@ def _terms(request: Mapping[str, Any], keyring: Keyring) -> Terms:
         remote=request.get("remote", False),
         confirm=request.get("confirm", False),
         force=request.get("force", False),
-        grants=_grants(grants, keyring) if grants else None,
+        grants=parse_grants(grants, keyring) if grants else None,
     )
-
-
-def _grants(wishes: list[str], keyring: Keyring) -> dict[str, str]:
-    """Container → level. `application:read` means every vault of that application, `*:read` all, future ones too."""
-    found: dict[str, str] = {}
-    for wish in wishes:
-        name, _, level = wish.rpartition(":")
-        if level not in (READ, WRITE) or not name:
-            raise BadRequest(f"{wish[:80]!r} is not APPLICATION:read or APPLICATION:write.")
-        kind = BY_NAME.get(name)
-        if name == ALL:
-            containers = [ALL]
-        elif kind is None or not kind.vault:
-            raise BadRequest(f"There is no application {name[:40]!r}.", hint=f"known: {', '.join(_vault_names())}")
-        else:
-            vaults = keyring.vaults.values()
-            containers = [vault.application.identifier for vault in vaults if vault.application.tag == kind.tag]
-        if not containers:
-            raise NotFound(f"This mesh has no {name} vault.")
-        for container in containers:
-            found[container] = WRITE if WRITE in (level, found.get(container)) else READ
-    return found
-
-
-def _vault_names() -> list[str]:
-    return [name for name, kind in BY_NAME.items() if kind.vault]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import membership, pairing_wire
+from meshd.daemon import membership, pairing_wire, renewal
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.pairing_window import Decision, Question, Window, move
 from meshd.daemon.pairing_wire import PROOF_SECONDS, STARTED, Talk
@@ -296,6 +296,10 @@ class Hosting:
             if known and versions.get(pen.connection, joiner.vid) is None:
                 raise Denied("a device of this mesh asks again with another profile")
             taken = pairing_wire.device_names(pen.connection, pen.keyring)
+            if terms.replaces and not known:
+                called = taken.get(terms.replaces) or pairing_wire.free_name(name, taken, joiner.identifier)
+                renewal.replace_device(pen, terms.replaces, joiner, called, master_key=window.master_key)
+                return called
             called = pairing_wire.free_name(name, taken, joiner.identifier)
             membership.admit(pen, joiner, terms.role, called, terms.grants, window.master_key)
             return pairing_wire.device_names(pen.connection, pen.keyring).get(joiner.identifier, called)

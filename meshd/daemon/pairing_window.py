@@ -81,6 +81,7 @@ class Terms:
     confirm: bool = False
     force: bool = False
     grants: Mapping[str, str] | None = None  # container → "read" | "write"; None: everything
+    replaces: str = ""  # UDF of the device that leaves as the new one comes
 
 
 @dataclass(frozen=True, slots=True)

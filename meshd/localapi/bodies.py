@@ -103,7 +103,8 @@ INVITATION_REQUEST = record(
         "words": integer("words in the code; default 2", least=2, most=8),
         "remote": boolean("do not require the on-link token"),
         "confirm": boolean("ask before admitting: state `asked`, then POST answer"),
-        "grant": array(text('"application:read" or "application:write"', most=256), most=64),
+        "grant": array(text("VAULT:read or VAULT:write: `ssh`, `ssh/work`, an id, or * for all", most=256), most=64),
+        "replaces": text("device whose place, role, rights and name the new one takes; it leaves", least=1, most=256),
         "master_passphrase": SECRET,
         "force": boolean(),
     },
@@ -301,8 +302,7 @@ EVENT = record(
         "time": TIME,
         "type": text(
             "reset (with `snapshot`: a whole status), mesh, device, item, conflict, peer, invitation, connection, "
-            "lock, health, added, removed, role, grant, vault, rotation, draft, stale, import, undo; unknown types are "
-            "to be ignored",
+            "lock, health, vault, rotation, draft, stale, import, undo, master; unknown types are to be ignored",
             most=64,
         ),
     },
