@@ -102,7 +102,7 @@ def _state(daemon: Daemon) -> object:
     if daemon.keyring is None:
         return None
     opened = [vault for vault in daemon.keyring.vaults.values() if vault.application.tag == GROUP.tag]
-    heads = set()
+    heads: set[bytes] = set()
     for vault in opened:
         low, high = vault.application.identifier + "/", vault.application.identifier + "0"
         sql = "SELECT vid FROM versions WHERE kind = 8 AND identifier > ? AND identifier < ? AND head = 1"

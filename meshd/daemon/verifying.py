@@ -1,6 +1,7 @@
 """From bytes to versions, off the trio thread: parse and check signatures in batches (two at a time).
 
-libsodium and the CBOR and JSON readers let go of the interpreter for most of it, so two batches run side by side while the
+libsodium and the CBOR and JSON readers let go of the interpreter for most of it, so two batches run side by side
+while the
 event loop and the writer go on. Nothing here touches the store.
 """
 

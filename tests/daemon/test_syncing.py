@@ -7,8 +7,8 @@ import socket
 from pathlib import Path
 
 import trio
-from harness.devices import Device, admit, blank, mesh
 
+from harness.devices import Device, admit, blank, mesh
 from meshd.daemon import introduction
 from meshd.daemon.syncing import Conversation, Progress
 from meshd.net import tls
@@ -163,14 +163,16 @@ async def test_a_stranger_on_the_lan_gets_nothing_but_random_bytes(home: Path) -
 
 
 async def test_an_introduction_of_another_mesh_changes_nothing(home: Path) -> None:
-    async with mesh(home / "ours", "laptop", run=False) as (_, (ours,)):
-        async with mesh(home / "theirs", "laptop", run=False) as (_, (theirs,)):
-            before = ours.holds()
-            left, right = trio.testing.memory_stream_pair()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(introduction.receive, ours.daemon, right)
-                await introduction.hand_over(theirs.daemon, left)
-            assert ours.holds() == before
+    async with (
+        mesh(home / "ours", "laptop", run=False) as (_, (ours,)),
+        mesh(home / "theirs", "laptop", run=False) as (_, (theirs,)),
+    ):
+        before = ours.holds()
+        left, right = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(introduction.receive, ours.daemon, right)
+            await introduction.hand_over(theirs.daemon, left)
+        assert ours.holds() == before
 
 
 async def test_a_certificate_that_was_never_admitted_is_refused(home: Path) -> None:

@@ -3,7 +3,8 @@
     async with mesh(home, "laptop", "desktop") as (lan, laptop, desktop):
         ...
 
-The first device founds the mesh and admits the others by hand, which is what pairing does in the end. Each device has a wall
+The first device founds the mesh and admits the others by hand, which is what pairing does in the end. Each device
+has a wall
 clock of its own (`clock_ms` is added to the real one).
 """
 
@@ -17,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
-from harness.lan import MemoryHost, MemoryLan
 
+from harness.lan import MemoryHost, MemoryLan
 from meshd.crypto import sealing
 from meshd.crypto.keys import SigningKey
 from meshd.daemon import context, membership, paths, vaults
