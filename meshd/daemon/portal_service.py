@@ -140,8 +140,11 @@ class Service:
                 )
             presented = None if asked.plain else httpsig.read(request.headers)
             caller = self._known_caller(request, presented, context, query)
-            uniform = uniform and caller is None
-            if caller is None:
+            stranger = caller is None or (
+                isinstance(caller, SignedBy) and not self.sequencer.view.is_device_key(caller.keyid)
+            )
+            uniform = uniform and stranger
+            if stranger:
                 address = self._address(request)
                 wait = 0.0
                 if self._behind_proxy or not is_local(address):

@@ -36,6 +36,7 @@ class SqliteView:
         self.authorities = authorities
         self.now = 0
         self._keys: dict[str, VerifyKey] = {}  # a fingerprint is the hash of its key: never out of date
+        self._daks: dict[str, VerifyKey] = {}
         self._profiles: dict[bytes, Profile] = {}
 
     def forget(self) -> None:
@@ -88,7 +89,17 @@ class SqliteView:
         return key
 
     def authentication_key(self, keyid: str) -> VerifyKey | RsaVerifyKey | None:
-        found = rows.authentication_key(self.connection, keyid)
+        known = self._daks.get(keyid)
+        if known is not None:
+            return known
+        found = rows.device_key(self.connection, keyid)
+        if found is not None:
+            # Kept although its device may state another by now: whose key it is, is asked anew for each request.
+            if len(self._daks) >= _KEPT_KEYS:
+                self._daks.clear()
+            known = self._daks[keyid] = VerifyKey(found, keyid)
+            return known
+        found = rows.passing_key(self.connection, keyid)
         if found is not None:
             return VerifyKey(found, keyid)
         for mesh, _ in rows.devices_2016_of(self.connection, dak=keyid):
@@ -97,6 +108,10 @@ class SqliteView:
             if key is not None:
                 return key
         return None
+
+    def is_device_key(self, keyid: str) -> bool:
+        """Is a key that `authentication_key` has found that of a device of some account, not only of one that asks?"""
+        return keyid in self._daks or bool(rows.devices_2016_of(self.connection, dak=keyid))
 
     def authority(self, mesh: str) -> Authority | None:
         return self.authorities.get(mesh) if mesh else None

@@ -431,10 +431,15 @@ def devices_2016_of(connection: sqlite3.Connection, *, dak: str = "", device: st
     return [(mesh, udf) for mesh, udf in found]
 
 
-def authentication_key(connection: sqlite3.Connection, dak: str) -> bytes | None:
-    """The Ed25519 key of this fingerprint: of a device, of one that asks or asked to be connected, of a peer portal."""
+def device_key(connection: sqlite3.Connection, dak: str) -> bytes | None:
+    """The Ed25519 authentication key of this fingerprint, of a device that a stored profile lists."""
+    found = connection.execute("SELECT key FROM devices WHERE dak = ?", (dak,)).fetchone()
+    return None if found is None else bytes(found[0])
+
+
+def passing_key(connection: sqlite3.Connection, dak: str) -> bytes | None:
+    """As `device_key`, of a device that asks or asked to be connected, or of a peer portal."""
     for sql in (
-        "SELECT key FROM devices WHERE dak = ?",
         "SELECT key FROM pending WHERE dak = ? AND old = 0",
         "SELECT key FROM answers WHERE dak = ? AND length(key) > 0",
         "SELECT key FROM peers WHERE keyid = ?",

@@ -1,0 +1,214 @@
+"""A portal's speed: durable Publish and Get over keep-alive HTTP, beside a floor and etcd doing comparable work.
+
+Every Publish is a different version, signed by its device, in a request that is signed too; each client is one person.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nacl import bindings
+
+from bench import load, machine, peers
+from bench.figures import Figure, Section
+from bench.lab import Lab
+from harness.portal_people import Person, tagged
+from harness.portal_server import request_bytes, signed
+from meshd.portal import codec
+from meshd.portal import messages as m
+from meshd.portal.codec import Dialect
+from meshd.portal.messages import Request
+
+CLIENTS = (1, 16, 64)
+IDLE = 10_000
+DOMAIN = "example.net"
+PROGRAMS = Path(sys.executable).parent
+
+
+@dataclass
+class Speeds:
+    """By (what, clients)."""
+
+    found: dict[tuple[str, int], load.Result] = field(default_factory=dict)
+
+
+def run(lab: Lab, quick: bool) -> Section:
+    seconds, each = (1.0, 300) if quick else (4.0, 6000)
+    missing: list[str] = []
+    with peers.folder() as folder:
+        ours, memory = portal(folder, seconds, each, IDLE if not quick else 500)
+        floor = floor_of(folder, seconds, each)
+        etcd: Speeds | None = None
+        try:
+            etcd = etcd_of(folder, seconds, each)
+        except peers.Missing as exc:
+            missing.append(str(exc))
+    figures = []
+    for (what, clients), result in ours.found.items():
+        beside = {"the floor's": result.per_second / floor.found[what, clients].per_second}
+        if etcd is not None:
+            beside["etcd's"] = result.per_second / etcd.found[what, clients].per_second
+        aim = "≥ 0.7 of the floor, ≥ etcd" if what == "Publish" else ""
+        met = all(ratio >= least for ratio, least in zip(beside.values(), (0.7, 1.0), strict=False)) if aim else None
+        figures.append(
+            Figure(
+                f"{what}, {clients} clients", result.per_second, "/s", aim, met, beside,
+                {"p50 ms": result.p50, "p99 ms": result.p99, "failed": result.failures},
+            )
+        )  # fmt: skip
+    figures.append(Figure("memory of an idle connection", memory, "KiB"))
+    return Section("portal", "signatures: two a Publish, one a Get; then Python", figures, missing=tuple(missing))
+
+
+# --- ours -------------------------------------------------------------------------------------------------------------
+
+
+def portal(folder: Path, seconds: float, each: int, idle: int) -> tuple[Speeds, float]:
+    speeds = Speeds()
+    people = [Person(f"person {count}") for count in range(max(CLIENTS))]
+    with served(folder / "portal") as (port, process):
+        for count, one in enumerate(people):
+            _send(port, one, "CreateAccount", m.CreateRequest(account=f"p{count}@{DOMAIN}", profile=tagged(one.root)))
+            _send(port, one, "Publish", m.PublishRequest(entry=tagged(one.container())))
+        for clients in CLIENTS:
+            queues = [publishes(one, each // clients) for one in people[:clients]]
+            speeds.found["Publish", clients] = load.drive(port, queues, seconds)
+        for clients in CLIENTS:
+            queues = [gets(one, each // clients) for one in people[:clients]]
+            speeds.found["Get", clients] = load.drive(port, queues, seconds)
+        return speeds, idle_memory(port, process.pid, idle)
+
+
+@contextlib.contextmanager
+def served(data: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A portal process; (port, process)."""
+    port = peers.free_port()
+    argv = [PROGRAMS / "meshd", "portal", "--data", data, "--domain", DOMAIN, "--insecure-http"]
+    argv += ["--listen", f"127.0.0.1:{port}", "--log-level", "error"]
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+    try:
+        peers.wait_for_port(port)
+        yield port, process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _request(by: Person, transaction: str, message: Request) -> bytes:
+    body = codec.encode_request(transaction, message, Dialect.OURS)
+    return request_bytes(body, signed(body, by.first, host=DOMAIN))
+
+
+def _send(port: int, by: Person, transaction: str, message: Request) -> None:
+    result = load.drive(port, [[_request(by, transaction, message)]], 30)
+    if result.failures:
+        raise RuntimeError(f"the portal refused a {transaction}")
+
+
+def publishes(by: Person, count: int) -> list[bytes]:
+    return [
+        _request(by, "Publish", m.PublishRequest(entry=tagged(by.item(secrets.token_hex(8))))) for _ in range(count)
+    ]
+
+
+def gets(by: Person, count: int) -> list[bytes]:
+    return [_request(by, "Get", m.GetRequest(identifier=by.vault)) for _ in range(count)]
+
+
+def idle_memory(port: int, pid: int, count: int) -> float:
+    """KiB that one connection takes which has asked once and now waits."""
+    before = machine.memory(pid)
+    hello = b'POST /.well-known/mmm/ HTTP/1.1\r\nHost: x\r\nContent-Length: 19\r\n\r\n{"HelloRequest":{}}'
+    open_: list[socket.socket] = []
+    try:
+        for number in range(count):
+            # 127.0.0.0/8 has addresses enough for the bound on connections from one.
+            sock = socket.socket()
+            sock.bind((f"127.0.1.{1 + number % 200}", 0))
+            sock.connect(("127.0.0.1", port))
+            sock.sendall(hello)
+            open_.append(sock)
+            if not sock.recv(4096):
+                raise ConnectionError("the portal closed an idle connection")
+        return (machine.memory(pid) - before) * 1024 / count
+    finally:
+        for sock in open_:
+            sock.close()
+
+
+# --- others -----------------------------------------------------------------------------------------------------------
+
+
+def floor_of(folder: Path, seconds: float, each: int) -> Speeds:
+    port = peers.free_port()
+    argv = [sys.executable, str(Path(__file__).with_name("portal_floor.py")), str(port), str(folder / "floor.db")]
+    with peers.running(argv) as process:
+        assert process.stdout is not None
+        secret = bytes.fromhex(process.stdout.readline().strip())
+        peers.wait_for_port(port)
+        data = os.urandom(1125)
+        body = json.dumps(
+            {
+                "data": base64.b64encode(data).decode(),
+                "sig": base64.b64encode(bindings.crypto_sign(data, secret)[:64]).decode(),
+            }
+        ).encode()
+
+        def put(name: str) -> bytes:
+            return f"PUT /{name} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+        return _both(port, put, lambda name: f"GET /{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode(), seconds, each)
+
+
+def etcd_of(folder: Path, seconds: float, each: int) -> Speeds:
+    program = peers.program("etcd", "apt-get install etcd-server")
+    port, peer = peers.free_port(), peers.free_port()
+    client_url, peer_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer}"
+    argv = [program, "--data-dir", str(folder / "etcd"), "--listen-client-urls", client_url]
+    argv += ["--advertise-client-urls", client_url, "--listen-peer-urls", peer_url]
+    argv += ["--initial-advertise-peer-urls", peer_url, "--initial-cluster", f"default={peer_url}"]
+    value = base64.b64encode(os.urandom(1125)).decode()
+    with peers.running(argv):
+        peers.wait_for_port(port)
+        time.sleep(1.5)  # it listens before it has elected itself
+
+        def post(path: str, what: dict[str, str]) -> bytes:
+            body = json.dumps(what).encode()
+            head = f"POST /v3/kv/{path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+        def name(text: str) -> str:
+            return base64.b64encode(text.encode()).decode()
+
+        return _both(
+            port,
+            lambda text: post("put", {"key": name(text), "value": value}),
+            lambda text: post("range", {"key": name(text)}),
+            seconds,
+            each,
+        )
+
+
+def _both(port: int, put: object, get: object, seconds: float, each: int) -> Speeds:
+    assert callable(put) and callable(get)
+    speeds = Speeds()
+    for clients in CLIENTS:
+        queues: Sequence[Sequence[bytes]] = [
+            [put(f"w{clients}-{one}-{count}") for count in range(each // clients)] for one in range(clients)
+        ]
+        speeds.found["Publish", clients] = load.drive(port, queues, seconds)
+    for clients in CLIENTS:
+        queues = [[get(f"w1-0-{count}") for count in range(min(1000, each))] for _ in range(clients)]
+        speeds.found["Get", clients] = load.drive(port, queues, seconds, again=True)
+    return speeds
