@@ -35,7 +35,7 @@ from meshd.sync.events import (
 from meshd.sync.messages import Change, CloseCode, HelloInfo
 from meshd.sync.session import WINDOW_BYTES, WINDOW_ITEMS, Session
 
-AHEAD = 4000  # rows announced and not acknowledged, at most
+AHEAD = 8000  # rows announced and not acknowledged, at most
 STRIKES = 3  # batches with something malformed or wrongly signed before the peer is left alone for an hour
 HELLO_SECONDS = 20.0
 QUIET_SECONDS = 90.0  # then we ask for a sign of life
@@ -212,6 +212,7 @@ class Conversation:
     def _announced_to_us(self, event: PeerChanges) -> None:
         held = versions.known(self._daemon.reader.connection, [change.vid for change in event.changes])
         self._announced.add(event.changes, held)
+        self._intake.expect(self._announced.queued)
         self.progress.theirs = max(self.progress.theirs, event.changes[-1].seq if event.changes else 0)
         self.progress.caught_up = event.caught_up
         self._acknowledge()

@@ -20,6 +20,10 @@ class Directory:
     def signing_key(self, signer: str) -> VerifyKey | None:
         return self._keys.get(signer)
 
+    def all(self) -> list[VerifyKey]:
+        """Every key that it knows."""
+        return list(self._keys.values())
+
     def learn(self, profile: Parsed) -> None:
         """Remember the keys that a verified profile and what it embeds state."""
         if profile.claim.kind is Kind.MASTER:
