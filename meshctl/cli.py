@@ -23,7 +23,10 @@ COMMANDS: dict[str, Row | dict[str, Row]] = {
     "status": ("status", "how this device and its mesh stand"),
     "init": ("mesh", "make a new mesh, with this device as its first admin"),
     "invite": ("invite", "let another device join: shows a code and says who joined"),
-    "connect": ("connect", "join a mesh with the code that another device shows"),
+    "connect": ("connect", "join a mesh, with the code that another device shows or through an account"),
+    "pending": ("pending", "the devices that ask through a portal to join"),
+    "accept": ("pending", "let one of them in, after comparing its fingerprint"),
+    "reject": ("pending", "tell one of them no"),
     "device": {
         "list": ("device", "the devices of the mesh"),
         "show": ("device", "one device"),
@@ -64,6 +67,13 @@ COMMANDS: dict[str, Row | dict[str, Row]] = {
         "import": ("quarantine", "write the content of such items anew, as this device"),
     },
     "undo": ("undo", "take back a role, a grant or a name of the last 24 hours"),
+    "portal": {
+        "add": ("portal", "open an account at a portal, and have the mesh use it"),
+        "list": ("portal", "the accounts of the mesh"),
+        "status": ("portal", "how one of them stands, or all"),
+        "remove": ("portal", "use an account no more, on no device"),
+        "close": ("portal", "the same, and how to have the account itself closed"),
+    },
     "wait": ("wait", "wait until devices are in step"),
     "events": ("wait", "print changes as they happen"),
     "whoami": ("mesh", "which device of which mesh this is"),
@@ -87,6 +97,7 @@ GROUPS = {
     "conflicts": "logins with more than one version",
     "quarantine": "what is kept and not applied",
     "master": "the master key, which decides who is an admin",
+    "portal": "portals: reach between networks, and a copy to recover from",
 }
 
 

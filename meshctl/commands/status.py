@@ -69,6 +69,11 @@ def _show(session: Session, answer: Json) -> None:
         terminal.data(f"· {count} written by who had not heard of a removal: under the new keys now")
     for one in records(answer, "announcements"):
         terminal.data(f"· {text(one, 'text')} ({ago(text(one, 'time'))})")
+    for portal in records(answer, "portals"):
+        terminal.data(_portal(portal))
+        problem = inner(portal, "error")
+        if problem:
+            terminal.data(f"  {text(problem, 'message')}")
     peers = records(answer, "peers")
     if peers and not _removed(answer):
         from meshctl import table
@@ -78,6 +83,14 @@ def _show(session: Session, answer: Json) -> None:
             for peer in peers
         ]
         table.show(terminal, ("DEVICE", "ROLE", "LAST SEEN", "SYNC", "ADDRESS"), rows)
+
+
+def _portal(portal: Json) -> str:
+    behind = number(portal, "behind")
+    step = f"{counted(behind, 'version')} to publish" if behind else "holds everything that is here"
+    last = f"last reached {ago(text(portal, 'last_success'))}"
+    parts = [f"{text(portal, 'account')}: {text(portal, 'state')}", step]
+    return "· " + " · ".join(parts if text(portal, "state") == "connected" else [*parts, last])
 
 
 def _headline(answer: Json) -> str:

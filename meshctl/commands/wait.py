@@ -22,6 +22,7 @@ def wait_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="until every connected device has what this one has, and the other way round",
     )
+    parser.add_argument("--portal", action="store_true", help="every portal of the mesh too: it must be reached")
     parser.add_argument("--peer", metavar="NAME", help="this device too: it must connect")
     parser.add_argument(
         "--timeout", metavar="S", type=float, default=DEFAULT_TIMEOUT, help="seconds (default 60); then exit 7"
@@ -34,10 +35,12 @@ def wait(args: argparse.Namespace, session: Session) -> int:
     query: dict[str, object] = {"timeout": f"{args.timeout:.3f}"}
     if args.synced:
         query["synced"] = True
+    if args.portal:
+        query["portal"] = True
     if args.peer is not None:
         query["peer"] = args.peer
     answer = session.client.get(path("wait"), query, wait=args.timeout)
-    return session.done(answer, "in step" if args.synced or args.peer else "connected to a mesh")
+    return session.done(answer, "in step" if args.synced or args.peer or args.portal else "connected to a mesh")
 
 
 def events_arguments(parser: argparse.ArgumentParser) -> None:

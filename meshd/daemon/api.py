@@ -36,6 +36,7 @@ from meshd.daemon.handlers import (
     master,
     mesh,
     pairing,
+    portals,
     quarantines,
     removals,
     rights,
@@ -43,6 +44,7 @@ from meshd.daemon.handlers import (
     undoing,
 )
 from meshd.daemon.locking import Guard
+from meshd.daemon.online import Online
 from meshd.daemon.siblings import Sibling
 from meshd.daemon.syncing import Progress
 from meshd.errors import Denied, Locked, MeshError, NotConnected, VersionMismatch
@@ -107,6 +109,7 @@ class App:
     network: Network | None = None
     invitations: Invitations | None = None
     connections: Connections | None = None
+    online: Online | None = None  # portals
     kdf: KdfParameters = DEVICE_KDF
     master_kdf: KdfParameters = MASTER_KDF
     guard: Guard = field(default_factory=Guard)  # over passphrases
@@ -178,6 +181,19 @@ HANDLERS: dict[str, Handler] = {
     "undoables": undoing.every,
     "undo": undoing.one,
     "wipe": master.wipe,
+    "portals": portals.every,
+    "add-portal": portals.add,
+    "remove-portal": portals.remove,
+    "pending": portals.pending,
+    "accept-pending": portals.accept,
+    "reject-pending": portals.reject,
+    "invite-remote": portals.invite,
+    "remote-invitation": portals.invitation,
+    "cancel-remote-invitation": portals.cancel_invitation,
+    "connect-remote": portals.connect,
+    "remote-connection": portals.connection,
+    "answer-remote-connection": portals.answer_connection,
+    "cancel-remote-connection": portals.cancel_connection,
 }
 STREAMS = {"events": events.stream}
 

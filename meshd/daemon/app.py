@@ -23,6 +23,7 @@ from meshd.daemon.connecting import Connections
 from meshd.daemon.context import Daemon, Wakeup, open_daemon, wait
 from meshd.daemon.index import save
 from meshd.daemon.inviting import Invitations
+from meshd.daemon.online import online
 from meshd.daemon.paths import Paths
 from meshd.daemon.siblings import Siblings
 from meshd.errors import MeshError
@@ -79,7 +80,8 @@ async def serve(daemon: Daemon, network: Network | None, nursery: trio.Nursery) 
     siblings = Siblings(daemon, network) if network is not None else None
     invitations = Invitations(daemon, network, lambda: siblings.port if siblings else 0) if network else None
     connections = Connections(daemon, network, lambda: siblings.connections if siblings else {}) if network else None
-    app = api.App(daemon, siblings, network, invitations, connections)
+    portals = online(daemon)
+    app = api.App(daemon, siblings, network, invitations, connections, portals)
     await open_without_a_person(daemon)
     if network is not None and siblings is not None and invitations is not None and connections is not None:
         await nursery.start(network.run)
@@ -89,6 +91,7 @@ async def serve(daemon: Daemon, network: Network | None, nursery: trio.Nursery) 
             nursery.start_soon(when_connected, daemon, siblings)
         await nursery.start(invitations.run)
         await nursery.start(connections.run)
+    await nursery.start(portals.run)
     nursery.start_soon(keep_index, daemon)
     nursery.start_soon(locking.auto_lock, daemon)
     nursery.start_soon(announce.announcements, daemon)

@@ -257,15 +257,7 @@ class RemoteConnections:
         )
         request = connections.write_request(newcomer.keys.dsk, newcomer.profile, mesh, token)
         connection.move("requested" if connection.confirmed else "comparing")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._confirmed, job)
-            try:
-                connection.admin = await self._accepted(job, link, request)
-            except MeshError:
-                job.answered.set()  # nobody needs to compare any more
-                raise
-            connection.accepted = True
-            connection.moved.bump()
+        await self._both_say_yes(job, link, request)
         raws = await self._profiles(link, mesh)
         await self._join(job, mesh, raws)
 
@@ -289,11 +281,29 @@ class RemoteConnections:
             )
         return found
 
-    async def _confirmed(self, job: _Job) -> None:
-        await job.answered.wait()
-        if job.refused:
-            job.rejected = True
-            raise Refused("You said that the fingerprints differ, so nothing was joined.")
+    async def _both_say_yes(self, job: _Job, link: Link, request: dict[str, Any]) -> None:
+        """Wait until an admin let us in and the person here confirmed the mesh, in whatever order. Refused …"""
+        failures: list[MeshError] = []
+
+        async def accepted() -> None:
+            try:
+                job.connection.admin = await self._accepted(job, link, request)
+            except MeshError as exc:
+                failures.append(exc)
+                nursery.cancel_scope.cancel()
+                return
+            job.connection.accepted = True
+            job.connection.moved.bump()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accepted)
+            await job.answered.wait()
+            if job.refused:
+                job.rejected = True
+                failures.append(Refused("You said that the fingerprints differ, so nothing was joined."))
+                nursery.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
 
     async def _accepted(self, job: _Job, link: Link, request: dict[str, Any]) -> str:
         """Ask, and wait for the answer of an admin; his UDF. Refused when he says no."""
@@ -402,7 +412,7 @@ class RemoteConnections:
             await daemon.install(newcomer.keys, newcomer.cache_key)
 
     async def _follow(self, job: _Job) -> None:
-        """The rest of what the mesh holds; not waited for long, since it comes by itself. Then say what we are called."""
+        """The rest of what the mesh holds, not waited for long: it comes by itself. Then say what we are called."""
         daemon, account = self._daemon, job.connection.account
         job.connection.move("syncing")
         with trio.move_on_after(SYNC_SECONDS):

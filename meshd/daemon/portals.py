@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from meshd.crypto.keys import SigningKey
+from meshd.daemon import names as naming
 from meshd.daemon import vaults
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.following import Following
@@ -73,7 +74,7 @@ class Portals:
                             last = self._state()
                         except MeshError as exc:
                             daemon.log.warning("the list of portals was not followed: %s", exc)
-                    await _past(daemon, moved, changed)
+                    await naming.moved_past(daemon, moved, changed)
         finally:
             with trio.CancelScope(shield=True):
                 await self.http.aclose()
@@ -313,14 +314,3 @@ def _winners(daemon: Daemon, connection: sqlite3.Connection, find: Callable[[str
 def _containers(daemon: Daemon) -> list[str]:
     found = daemon.snapshot.applications.values()
     return sorted(app.identifier for app in found if app.tag == DISCOVERY.tag)
-
-
-async def _past(daemon: Daemon, moved: int, changed: int) -> None:
-    async with trio.open_nursery() as nursery:
-
-        async def one(counter: Any, seen: int) -> None:
-            await counter.after(seen)
-            nursery.cancel_scope.cancel()
-
-        nursery.start_soon(one, daemon.moved, moved)
-        nursery.start_soon(one, daemon.changed, changed)

@@ -84,8 +84,8 @@ async def report(app: App) -> dict[str, Any]:
     """The body of `GET /v1/status`."""
     daemon, snapshot, health = app.daemon, app.daemon.snapshot, Health()
     connection = daemon.reader.connection
-    remembered = health.read(lambda: {peer.udf: peer for peer in peers.every(connection)}, {})
-    names = health.read(lambda: naming.current(daemon), {})
+    remembered: dict[str, Peer] = health.read(lambda: {peer.udf: peer for peer in peers.every(connection)}, {})
+    names: dict[str, str] = health.read(lambda: naming.current(daemon), {})
     newest = health.read(lambda: newest_seq(connection), 0)
     items, in_conflict = await _counts(daemon, health)
     waiting = health.read(lambda: drafts.count(connection), 0)
@@ -97,7 +97,7 @@ async def report(app: App) -> dict[str, Any]:
         "device": device_name(daemon, names) if snapshot.connected else None,
         "locked": daemon.locked,
         "peers": peer_views(app, names, remembered, newest),
-        "portals": [],
+        "portals": portal_views(app, health),
         "conflicts": in_conflict,
         "health": health.listed(),
         "items": items,
@@ -112,6 +112,11 @@ async def report(app: App) -> dict[str, Any]:
         "drafts": waiting,
         "stale": lately.stale,
     }
+
+
+def portal_views(app: App, health: Health) -> list[dict[str, Any]]:
+    """The accounts of the mesh, as a status lists them."""
+    return health.read(app.online.portals.views, []) if app.online is not None else []
 
 
 async def _counts(daemon: Daemon, health: Health) -> tuple[dict[str, int], int]:
@@ -272,7 +277,9 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
 
 def _forks(daemon: Daemon, names: Mapping[str, str], health: Health) -> None:
     own = daemon.snapshot.own
-    found = health.read(lambda: {fork[0]: fork[1] for fork in chains.unhealed_forks(daemon.reader.connection)}, {})
+    found: dict[str, int] = health.read(
+        lambda: {fork[0]: fork[1] for fork in chains.unhealed_forks(daemon.reader.connection)}, {}
+    )
     if daemon.cloned or own in found:
         health.add(
             "cloned",
@@ -301,7 +308,7 @@ def _strikes(progresses: Iterable[Progress], names: Mapping[str, str], health: H
 
 
 def _aside(daemon: Daemon, health: Health) -> None:
-    counts = health.read(lambda: versions.count_states(daemon.reader.connection), {})
+    counts: dict[State, int] = health.read(lambda: versions.count_states(daemon.reader.connection), {})
     if quarantined := counts.get(State.QUARANTINED, 0):
         health.add(
             "quarantine",

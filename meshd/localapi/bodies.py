@@ -55,13 +55,22 @@ ANNOUNCEMENT = record(
     {"device": ID, "name": NAME, "by": NAME, "role": text(enum=ROLES)},
     "something about who belongs to the mesh, told on every device",
 )
+ACCOUNT_STATE = record(
+    {
+        "account": text("name@portal", most=320),
+        "state": text("connecting, connected, offline, refused, misbehaving, plain (2016: no items)", most=32),
+        "last_success": nullable(TIME),
+        "behind": integer("versions here that it is not known to hold"),
+        "error": nullable(PROBLEM),
+    }
+)
 STATUS = record(
     {
         "mesh": nullable(text("UDF of the mesh; null before init or connect", most=256)),
         "device": nullable(DEVICE_NAME),
         "locked": boolean(),
         "peers": PEERS,
-        "portals": array(record({}), "none in this release"),
+        "portals": array(ACCOUNT_STATE, "accounts of the mesh"),
         "conflicts": integer("items with more than one head"),
         "health": array(PROBLEM, "what is wrong now, worst first; empty when all is well"),
         "items": mapping(integer(), "live items per application"),

@@ -9,7 +9,7 @@ import json
 import sys
 
 from meshd import __version__
-from meshd.localapi import API, HOST, bodies, bodies_admin
+from meshd.localapi import API, HOST, bodies, bodies_admin, bodies_portal
 from meshd.localapi.errors import EXIT_CODES, HTTP_STATUS
 from meshd.localapi.routes import ROUTES, Route
 from meshd.localapi.shapes import Shape, record, text
@@ -82,6 +82,12 @@ _NAMED_ADMIN = {
     "Quarantined": "QUARANTINED",
     "Undoable": "UNDOABLE",
 }
+_NAMED_PORTAL = {
+    "Portal": "PORTAL",
+    "Asking": "ASKING",
+    "RemoteInvitation": "REMOTE_INVITATION",
+    "RemoteConnection": "REMOTE_CONNECTION",
+}
 
 
 def _operation(route: Route) -> dict[str, object]:
@@ -138,7 +144,8 @@ def _closed(shape: Shape) -> Shape:
 
 def _named() -> list[tuple[str, Shape]]:
     found = [(name, getattr(bodies, word)) for name, word in _NAMED.items()]
-    return found + [(name, getattr(bodies_admin, word)) for name, word in _NAMED_ADMIN.items()]
+    found += [(name, getattr(bodies_admin, word)) for name, word in _NAMED_ADMIN.items()]
+    return found + [(name, getattr(bodies_portal, word)) for name, word in _NAMED_PORTAL.items()]
 
 
 def _refer(shape: Shape) -> Shape:

@@ -12,6 +12,7 @@ from meshd.localapi import bodies as b
 from meshd.localapi.http import split_target, unquote
 from meshd.localapi.route import CONNECTED, MAX_BODY, RUNNING, UNLOCKED, Route
 from meshd.localapi.routes_admin import ADMIN_ROUTES
+from meshd.localapi.routes_portal import PORTAL_ROUTES
 from meshd.localapi.shapes import Json, boolean, check_request, integer, number, read_query, record, text
 
 __all__ = ["CONNECTED", "MAX_BODY", "MAX_IMPORT", "ROUTES", "RUNNING", "UNLOCKED", "Match", "Route"]
@@ -219,12 +220,14 @@ ROUTES: tuple[Route, ...] = (
                     "every connected peer has acknowledged our newest version, and we theirs; where none is connected, "
                     "one gets up to 5 seconds to, and then there is nobody to wait for"
                 ),
+                "portal": boolean("every portal must be reached, and hold what we hold, and we what it holds"),
                 "peer": text("this device must connect and be in step, by name, id or its beginning", most=256),
                 "timeout": number("seconds; default 60", most=86400),
             },
         ),
     ),
     *ADMIN_ROUTES,
+    *PORTAL_ROUTES,
 )
 
 

@@ -53,12 +53,18 @@ BODIES: dict[str, object] = {
     "master-online": {"master_passphrase": "m", "text": "{}"},
     "undo": {},
     "wipe": {},
+    "add-portal": {"account": "alice@example.net"},
+    "accept-pending": {},
+    "reject-pending": {},
+    "invite-remote": {},
+    "connect-remote": {"name": "desktop", "account": "alice@example.net", "no_passphrase": True},
+    "answer-remote-connection": {"accept": True},
 }
 
 
 def target_of(route: Route) -> str:
     path = route.path
-    for name in ("invitation", "connection", "device", "item", "vault", "version", "change"):
+    for name in ("invitation", "connection", "device", "item", "vault", "version", "change", "account"):
         path = path.replace("{" + name + "}", "unknown")
     return path
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import email.utils
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 import trio.testing
@@ -44,6 +45,7 @@ class HttpPortal:
         self.memory = MemoryPortal(policy=outcomes.Policy(self.domain))
         self.nonces = httpsig.NonceCache(0)
         self.dialled: list[str] = []
+        self.met: dict[str, Any] = {}  # keys of devices that asked to join, too
         self._news = trio.Event()
         self._nursery: trio.Nursery | None = None
 
@@ -131,7 +133,8 @@ class HttpPortal:
         presented = httpsig.read(found)
         if presented is None:
             return Anonymous()
-        key = self.memory.authentication_key(presented.keyid) or verify.introduced(checked).get(presented.keyid)  # type: ignore[arg-type]
+        self.met |= verify.introduced(checked)  # type: ignore[arg-type]
+        key = self.memory.authentication_key(presented.keyid) or self.met.get(presented.keyid)
         if key is None:
             return Anonymous()
         message = Signable(request.method, found["host"], request.path, found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshd.errors import NetworkError
+from meshd.errors import Exists, NetworkError
 
 if TYPE_CHECKING:
     from meshd.daemon.api import App, Call, Connections, Invitations
@@ -31,6 +31,8 @@ async def answer_invitation(app: App, call: Call) -> dict[str, object]:
 
 async def connect(app: App, call: Call) -> dict[str, object]:
     async with app.founding:
+        if any(not one.ended for one in app.joining):
+            raise Exists("This device is joining a mesh already.", hint="wait, or stop the other meshctl connect")
         begun = await _connections(app).create(call.body)
         app.joining[:] = [one for one in app.joining if not one.ended] + [begun]
         return begun.to_json()

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from meshd import __version__
+from meshd.crypto import fingerprint
 from meshd.daemon import names as naming
 from meshd.daemon import status as statuses
 from meshd.daemon.context import Daemon
-from meshd.errors import BadRequest, NotConnected, NotSynced
+from meshd.daemon.portal_state import Portal
+from meshd.errors import BadRequest, NotConnected, NotFound, NotSynced
 from meshd.localapi import API
 from meshd.localapi.errors import with_details
 
@@ -35,7 +37,8 @@ async def status(app: App, call: Call) -> dict[str, Any]:
 async def whoami(app: App, call: Call) -> dict[str, Any]:
     daemon = app.daemon
     device = statuses.device_name(daemon, naming.current(daemon))
-    return {"mesh": daemon.snapshot.mesh, "device": device, "locked": daemon.locked}
+    mesh = daemon.snapshot.mesh
+    return {"mesh": mesh, "fingerprint_words": fingerprint.text(mesh), "device": device, "locked": daemon.locked}
 
 
 async def wait(app: App, call: Call) -> dict[str, Any]:
@@ -47,7 +50,8 @@ async def wait(app: App, call: Call) -> dict[str, Any]:
     daemon = app.daemon
     seconds = float(call.query.get("timeout", TIMEOUT))
     everybody, wanted = bool(call.query.get("synced")), call.query.get("peer")
-    if not everybody and wanted is None:
+    through = bool(call.query.get("portal"))
+    if not everybody and wanted is None and not through:
         if not await _in_time(daemon, seconds, lambda: daemon.snapshot.connected):
             raise NotConnected(f"This device is in no mesh after {seconds:g} s.")
         return {"synced": not _pending(app, everybody=True, udf=None), "peers": statuses.all_peer_views(app)}
@@ -57,17 +61,36 @@ async def wait(app: App, call: Call) -> dict[str, Any]:
     if udf == daemon.snapshot.own:
         raise BadRequest("that is this device")
     begun = trio.current_time()
+    portals = _portals(app, must=through, everybody=everybody)
+    for portal in portals:
+        portal.nudge()  # what it says from now on counts
     if udf is None and daemon.snapshot.siblings and app.siblings is not None:
         await _in_time(daemon, min(seconds, REACH), lambda: bool(statuses.connections(app)))
     left = max(begun + seconds - trio.current_time(), 0)
-    if not await _in_time(daemon, left, lambda: not _pending(app, everybody=everybody, udf=udf)):
+    if not await _in_time(
+        daemon, left, lambda: not _pending(app, everybody=everybody, udf=udf) and not _behind(portals, through)
+    ):
         names = naming.current(daemon)
         pending = [naming.shown(names, one) for one in _pending(app, everybody=everybody, udf=udf)]
+        pending += [portal.name for portal in _behind(portals, through)]
         raise with_details(
             NotSynced(f"not in step after {seconds:g} s: {', '.join(pending) or 'it changed at the last moment'}"),
             pending=pending,
         )
     return {"synced": True, "peers": statuses.all_peer_views(app)}
+
+
+def _portals(app: App, *, must: bool, everybody: bool) -> list[Portal]:
+    """The portals that are waited for. NotFound where they must be in step and there is none."""
+    found = list(app.online.portals.running.values()) if app.online is not None and (must or everybody) else []
+    if must and not found:
+        raise NotFound("This mesh has no portal.", hint="meshctl portal add NAME@PORTAL")
+    return found
+
+
+def _behind(portals: list[Portal], must: bool) -> list[Portal]:
+    """Those that are not in step. One that can't be reached is no reason to wait, unless it `must` be."""
+    return [one for one in portals if not one.in_step and (must or (one.error is None and not one.plain))]
 
 
 def _pending(app: App, *, everybody: bool, udf: str | None) -> list[str]:
