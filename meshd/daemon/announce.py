@@ -11,7 +11,9 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from meshd.daemon import names
+import trio
+
+from meshd.daemon import names, notices
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.snapshot import Snapshot
 from meshd.errors import MeshError
@@ -24,7 +26,13 @@ ADDED, REMOVED, ROLE, GONE = "added", "removed", "role", "gone"
 
 
 async def announcements(daemon: Daemon) -> None:
-    """Tell what changes in the mesh, until cancelled."""
+    """Tell what changes in the mesh, and what other devices give notice of, until cancelled."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(notices.follow, daemon)
+        nursery.start_soon(_changes, daemon)
+
+
+async def _changes(daemon: Daemon) -> None:
     last: Snapshot | None = None
     while True:
         seen = daemon.changed.count

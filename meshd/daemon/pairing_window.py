@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import trio
 
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import pairing_wire
+from meshd.daemon import notices, pairing_wire
 from meshd.daemon.context import Daemon
 from meshd.daemon.pairing_wire import Followed
 from meshd.errors import MeshError
@@ -175,6 +175,8 @@ async def move(daemon: Daemon, window: Window, state: str, error: MeshError | No
     """Go over to a state, and tell it."""
     if window.invitation.move(state, error):
         await tell(daemon, window.invitation)
+        if state == notices.BURNED:
+            await notices.burnt(daemon)
 
 
 async def tell(daemon: Daemon, invitation: Invitation) -> None:

@@ -52,7 +52,8 @@ def _said(kind: str, data: Mapping[str, Any], called: Mapping[str, str]) -> dict
     if kind == "invitation":
         if state != "burned":
             return None
-        return {"type": "burned", "text": "an invitation was burnt: its code was guessed wrongly too often"}
+        where = f" on {names.shown(called, seen)}" if isinstance(seen := data.get("device"), str) else ""
+        return {"type": "burned", "text": f"an invitation{where} was burnt: its code was guessed wrongly too often"}
     udf = data.get("device")
     if not isinstance(udf, str):
         return None
