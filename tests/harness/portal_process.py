@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Self
 
 from harness.portal_people import Person
 from harness.portal_server import request_bytes, signed
@@ -70,7 +71,7 @@ class PortalProcess:
         if self.process is not None and self.process.poll() is None:
             self.kill()
 
-    def __enter__(self) -> PortalProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
