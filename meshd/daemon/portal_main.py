@@ -48,7 +48,8 @@ def _guard(name: str, run: Any) -> int:
 
 
 def _data(arguments: argparse.Namespace) -> Path:
-    return Path(arguments.data or os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or DEFAULT_DATA).absolute()
+    named = arguments.data or os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or DEFAULT_DATA
+    return Path(named).resolve()  # a service manager's directory is a link to the real one
 
 
 def _serve(argv: Sequence[str]) -> None:
@@ -153,6 +154,7 @@ def _asked(arguments: argparse.Namespace) -> Json:
 
 async def _change(directory: Path, asked: Json) -> Json:
     """By the running portal; without one, here."""
+    _become_owner(directory)
     answer = await portal_admin.ask_running(directory / portal_app.SOCKET, asked)
     if answer is not None:
         return answer
@@ -167,6 +169,14 @@ async def _change(directory: Path, asked: Json) -> Json:
             return await portal_admin.perform(sequencer, policy, asked)
         finally:
             sequencer.close()
+
+
+def _become_owner(directory: Path) -> None:
+    """Root leaves no files in the portal's directory that the portal's own user could not open."""
+    if os.geteuid() == 0 and directory.is_dir():
+        owner = directory.stat()
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
 
 
 def _words(what: str, answer: Json) -> str:

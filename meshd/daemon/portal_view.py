@@ -209,7 +209,7 @@ class SqliteView:
             account,
             account,
         )
-        return None if found is None else Answered(*found[:3], bytes(found[3]), json.loads(found[4]))
+        return None if found is None else Answered(found[0], found[1], found[2], bytes(found[3]), json.loads(found[4]))
 
     # --- the log ------------------------------------------------------------------------------------------------------
 

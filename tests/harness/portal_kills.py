@@ -1,8 +1,8 @@
 """kill -9 on a portal in the middle of publishing, again and again, and then the books are checked.
 
 Several people publish all the time, single versions and batches, over connections of their own. A round ends with
-SIGKILL at an instant that the seed chooses. What was answered must be there, whole and readable, after the next start; what was
-under way may be there or not; and nothing else is.
+SIGKILL at an instant that the seed chooses. What was answered must be there, whole and readable, after the next start;
+what was under way may be there or not; and nothing else is.
 """
 
 from __future__ import annotations
