@@ -45,6 +45,7 @@ class Following:
     def __init__(self, portal: Portal) -> None:
         self._portal = portal
         self._daemon: Daemon = portal.daemon
+        self._anew = False  # the portal lost what it had: once it was seen what is left, it gets the rest again
 
     async def run(self) -> None:
         """Follow until cancelled; whatever goes wrong is told in `status` and tried again."""
@@ -125,6 +126,7 @@ class Following:
             portal.page_key = ""
             portal.holds.clear()
             await daemon.transact(lambda connection, outcome: store.begin_anew(connection, portal.name))
+            self._anew = True
         if not shown:
             await open_account(daemon, portal.link)
             return
@@ -153,6 +155,9 @@ class Following:
                 portal.went(follow=True, error=None)
                 if page.end:
                     portal.entered.set()
+                    if self._anew:
+                        self._anew = False
+                        portal.rouse()
                 if portal.caught_up != before:
                     self._daemon.changed.bump()
 
@@ -166,11 +171,11 @@ class Following:
         portal, daemon = self._portal, self._daemon
 
         def commit(connection: sqlite3.Connection, outcome: Outcome) -> int:
+            """How many of them are no versions of this mesh, or by nobody whom it lists."""
             daemon.replica.accept(connection, verified.versions, daemon.now_ms(), outcome)
             if page_key is not None:
                 store.followed(connection, portal.name, page_key, daemon.now_ms())
-            foreign = {vid for vid, why in outcome.rejected if why == _FOREIGN}
-            return len(foreign)
+            return sum(why == _FOREIGN for _, why in outcome.rejected) + len(outcome.strangers)
 
         if verified.unknown:  # the profile that lists their signer may have come with them
             again = await verify(verified.unknown, [None] * len(verified.unknown), daemon.replica.directory)

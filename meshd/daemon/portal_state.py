@@ -60,10 +60,14 @@ class Portal:
         """Ask at once how far it is, and try again what failed."""
         self.caught_up = False
         self.nudges += 1
-        self.wake.set()
-        self.wake = trio.Event()
+        self.rouse()
         if self.polling is not None:
             self.polling.cancel()
+
+    def rouse(self) -> None:
+        """Look again at once what there is to publish, and try again what failed."""
+        self.wake.set()
+        self.wake = trio.Event()
 
     async def pause(self, failures: int, error: MeshError) -> None:
         """Wait before the next attempt; longer each time, and not in step with other devices."""

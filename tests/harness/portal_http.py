@@ -46,6 +46,7 @@ class HttpPortal:
         self.nonces = httpsig.NonceCache(0)
         self.dialled: list[str] = []
         self.met: dict[str, Any] = {}  # keys of devices that asked to join, too
+        self._serving: list[trio.CancelScope] = []
         self._news = trio.Event()
         self._nursery: trio.Nursery | None = None
 
@@ -66,7 +67,18 @@ class HttpPortal:
         self._nursery.start_soon(self._serve, theirs)
         return ours
 
+    def go_down(self) -> None:
+        """Nothing listens any more, and connections break."""
+        self.down = True
+        for scope in self._serving:
+            scope.cancel()
+
     async def _serve(self, stream: trio.abc.Stream) -> None:
+        with trio.CancelScope() as scope:
+            self._serving.append(scope)
+            await self._talk(stream)
+
+    async def _talk(self, stream: trio.abc.Stream) -> None:
         await server.serve(stream, self.handle, peer=Peer("tcp", "192.0.2.1:1"))
 
     async def handle(self, request: Request) -> Response:
