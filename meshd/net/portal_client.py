@@ -19,14 +19,14 @@ from meshd.net import lan
 from meshd.net.lan import format_address
 from meshd.net.streams import STREAM_ERRORS, stream_error
 
-MAX_HEADERS = 64 * 1024
+MAX_HEADERS = 32 * 1024
 MAX_IDLE = 2  # connections kept for each place
 KEPT_SECONDS = 50.0  # that a connection is kept without use; servers give up after a minute or so
 HANDSHAKE_SECONDS = 10.0
 ANSWER_SECONDS = 30.0  # until an answer begins
 PIECE_SECONDS = 30.0  # for each piece of it
 BODY_SECONDS = 300.0  # for all of it
-_READ = 64 * 1024
+_READ = 32 * 1024  # no more than MAX_HEADERS: h11 looks at that limit only while a header is incomplete
 
 Dial = Callable[[str], Awaitable[trio.abc.Stream]]  # "host:port" to a stream; NetworkError
 
