@@ -108,14 +108,14 @@ class Presence:
             subscription.close()
 
     def _recognise(self, sighting: Seen) -> Sighted | None:
-        """Which device of ours that is, removed ones too; None for anybody else."""
+        """Which device of ours that is, also one that is no more; None for anybody else."""
         tier1, snapshot = self._daemon.tier1, self._daemon.snapshot
         found = names.recognise(sighting.instance, tier1.discovery) if tier1 is not None else None
         if tier1 is None or found is None:
             return None
         place, nonce = found
         tag = sighting.txt.get("d", b"").decode("ascii", "replace")
-        candidates = (set(snapshot.devices) | snapshot.removed) - {snapshot.own}
+        candidates = (set(snapshot.devices) | snapshot.gone) - {snapshot.own}
         udf = names.find_device(tag, tier1.discovery[place], nonce, candidates)
         if udf is None:
             return None

@@ -114,12 +114,14 @@ def remove(
     if dropped:
         assert master_key is not None  # _check_terms
         before, stated = _Effect.of(authority), _stated_removals(pen)
+        again = surplus.stated_by(pen, dropped)
         sealed = authoring.held_master(pen)
         left = authority.admins() - set(chosen)
         master_cuts = [Cut(udf, ends[udf]) for udf in dropped]
         top = authoring.write_master(pen, master_key, left, cuts=master_cuts, sealed=sealed)
         undone = _Effect.of(authority).returned(before, chosen)
         cuts += _kept(undone, stated, keep_removed, readmit)
+        cuts += [cut for cut in again if cut.udf in authority.removed() and cut.udf not in chosen]
     confirmed = [*confirm, *(f"D:{udf}" for udf in readmit)]
     wanted = authoring.state(pen)
     for cut in cuts:

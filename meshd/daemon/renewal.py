@@ -144,8 +144,9 @@ def replace_device(
         if master_key is None:
             raise Denied("Replacing an admin takes the master passphrase.")
         admins = authority.admins() - {old} | {joiner.identifier}
+        again = surplus.stated_by(pen, [old])
         top = authoring.write_master(pen, master_key, admins, cuts=cuts, sealed=authoring.held_master(pen))
-        cuts = []
+        cuts = again
     wanted = authoring.state(pen)
     granted = {vault: level for udf, vault, level in authority.grants() if udf == old}
     wanted.drop(old)

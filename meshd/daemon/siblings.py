@@ -128,7 +128,7 @@ class Siblings:
 
     async def _answer(self, stream: trio.abc.Stream, address: str, admitted: Callable[[], None]) -> None:
         tier1 = self._daemon.tier1
-        if tier1 is None or not (self._daemon.snapshot.is_member or self._daemon.snapshot.removed):
+        if tier1 is None or not self._daemon.snapshot.connected:
             return
         challenge = self._daemon.rng(knock.CHALLENGE_SIZE)
         with trio.move_on_after(KNOCK_SECONDS) as scope:
@@ -148,7 +148,7 @@ class Siblings:
         elif mode is knock.Mode.INTRODUCTION:
             secured = await tls.wrap_server(stream, contexts.intro_server)
             await introduction.receive(self._daemon, secured)
-            for gone in self._daemon.snapshot.removed & self.known.keys():
+            for gone in self._daemon.snapshot.gone & self.known.keys():
                 self.known[gone].nudge()  # it may be one of these that was refused and does not know why
         else:
             raise Refused("recovery is not served here")
@@ -164,10 +164,10 @@ class Siblings:
                 running.add(udf)
                 self.known.setdefault(udf, Sibling(udf))
                 nursery.start_soon(self._keep_connected, udf, running)
-            for udf in self._daemon.snapshot.removed & self.known.keys():
+            for udf in self._daemon.snapshot.gone & self.known.keys():
                 if udf in running:
                     self.known[udf].nudge()  # it is not to be dialled any more
-                elif self.known[udf].seen and udf not in telling and self._daemon.snapshot.is_member:
+                elif self.known[udf].seen and udf not in telling:
                     telling.add(udf)
                     nursery.start_soon(self._tell_removed, udf, telling)
             await self._daemon.changed.after(seen)
@@ -298,13 +298,13 @@ class Siblings:
             raise
 
     async def _tell_removed(self, udf: str, telling: set[str]) -> None:
-        """Show a removed device that was seen here the profile that removed it; once a sighting, and again after it
-        called."""
+        """Show a device that was seen here, and is not of the mesh any more, the profiles that say so; once a
+        sighting, and again after it called. Who is none of it itself does that, too: it may be the only one there."""
         pause = FIRST_RETRY
         try:
             sibling = self.known[udf]
             certificate = self._daemon.certificate_of(udf)
-            while certificate is not None and sibling.seen and self._daemon.snapshot.is_member:
+            while certificate is not None and sibling.seen and udf in self._daemon.snapshot.gone:
                 wake, told = sibling.wake, False
                 for address in [address for found in sibling.seen.values() for address in found]:
                     told = told or await self._introduce(sibling, address, tls.intro_client_context([certificate]))

@@ -30,6 +30,7 @@ class Snapshot:
     roles: Mapping[str, Role] = field(default_factory=dict)
     devices: Mapping[str, DeviceProfile] = field(default_factory=dict)
     removed: frozenset[str] = frozenset()
+    fallen: frozenset[str] = frozenset()  # listed only by profiles that fell with the admin who had signed them
     applications: Mapping[str, Application] = field(default_factory=dict)  # by container Identifier
     health: tuple[tuple[str, str, str], ...] = ()  # (code, UDF, detail) that authority reports
 
@@ -42,6 +43,11 @@ class Snapshot:
     def is_member(self) -> bool:
         """This device is in the effective device set."""
         return self.own in self.devices
+
+    @property
+    def gone(self) -> frozenset[str]:
+        """The devices that are not of the mesh, and may not know it yet."""
+        return self.removed | self.fallen
 
     @property
     def siblings(self) -> dict[str, DeviceProfile]:
@@ -74,6 +80,7 @@ def take(connection: sqlite3.Connection, replica: Replica) -> Snapshot:
         roles=roles,
         devices=devices,
         removed=authority.removed(),
+        fallen=authority.ever_devices() - authority.devices() - authority.admins() - authority.removed(),
         applications=applications(connection, replica),
         health=tuple(authority.health()),
     )

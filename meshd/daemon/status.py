@@ -243,6 +243,12 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
             "This device was removed from its mesh: it gets and gives nothing any more.",
             "delete what it holds: meshctl wipe; it can be connected anew then",
         )
+    elif snapshot.connected and not snapshot.is_member:
+        health.add(
+            "removed",
+            "Whoever took this device into the mesh had been removed from it, so it is none of its devices.",
+            "an admin can take it back; or run here: meshctl wipe, then connect it anew",
+        )
     _forks(daemon, names, health)
     _strikes(connections(app).values(), names, health)
     for code, udf, detail in snapshot.health:

@@ -63,6 +63,21 @@ def standing_cut(pen: Pen, udf: str) -> Cut | None:
     return newest[2] if newest is not None else None
 
 
+def stated_by(pen: Pen, signers: Collection[str]) -> list[Cut]:
+    """The removals that stand by the word of these alone: each with its newest cut.
+
+    When their chains are cut, the profile that ships with that states them again. A removed device is shown profiles
+    and nothing else, so it can't see that the removal is on the near side of its author's cut, and would take itself
+    for a device of the mesh for ever."""
+    newest: dict[str, tuple[int, bytes, str, Cut]] = {}
+    for row in versions.of_kind(pen.connection, Kind.PERSONAL, (State.APPLIED,)):
+        for cut in links.parse(row.token).x:
+            if cut.scope == SCOPE_REMOVED and (cut.udf not in newest or newest[cut.udf][:2] < (row.gen, row.vid)):
+                newest[cut.udf] = (row.gen, row.vid, row.signer, cut)
+    removed = pen.replica.authority.removed()
+    return [cut for udf, (_, _, signer, cut) in sorted(newest.items()) if signer in signers and udf in removed]
+
+
 def tips(pen: Pen, signer: str, since_ms: int | None = None) -> tuple[bytes, ...]:
     """The ends of a signer's chain as this store has it: what a cut names. `since_ms`: as it was before that moment, by
     this store's own record of receipt and never by what a version says of itself (formats.md F7).

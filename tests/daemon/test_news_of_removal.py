@@ -1,0 +1,93 @@
+"""How a device hears that it is none of the mesh: by the profiles that it is shown, and by nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from harness.devices import admit, blank
+from harness.devices import found as found_device
+from harness.lan import MemoryLan
+from harness.mesh_world import Device, device_keys, found, seeded
+from meshd.daemon import removal, renewal, roles
+from meshd.profile import device, version
+from meshd.profile.claim import Kind, Role
+from meshd.profile.trust import REMOVAL_UNDONE
+
+
+def shown(one: Device, by: Device) -> None:
+    """What an introduction brings: profiles alone."""
+    raws = [raw for raw in one.lacking(by) if version.parse(raw).claim.kind is Kind.PERSONAL]
+    one.take(raws)
+
+
+def removed_by_an_admin_who_wrote_on() -> tuple[Device, Device, Device]:
+    """(laptop, desktop, phone): the desktop removed the phone, and wrote more after that; the phone did not hear."""
+    laptop = found()
+    desktop, phone = laptop.admit("desktop", Role.ADMIN), laptop.admit("phone")
+    desktop.pull(laptop)
+    phone.pull(laptop)
+    desktop.write(lambda pen: removal.remove(pen, [phone.udf]))
+    desktop.add("later.example")
+    laptop.pull(desktop)
+    return laptop, desktop, phone
+
+
+def knows(phone: Device, laptop: Device) -> bool:
+    shown(phone, laptop)
+    authority = phone.replica.authority
+    assert not [one for one in authority.health() if one[0] == REMOVAL_UNDONE]
+    return phone.udf in authority.removed() and phone.udf not in authority.devices()
+
+
+def test_a_removed_device_learns_it_although_the_admin_who_removed_it_is_removed_too() -> None:
+    laptop, desktop, phone = removed_by_an_admin_who_wrote_on()
+    laptop.write(lambda pen: removal.remove(pen, [desktop.udf], master_key=laptop.master_key))
+    assert knows(phone, laptop)
+
+
+def test_a_removed_device_learns_it_although_the_admin_who_removed_it_is_admin_no_more() -> None:
+    laptop, desktop, phone = removed_by_an_admin_who_wrote_on()
+    laptop.write(lambda pen: roles.set_role(pen, desktop.udf, Role.MEMBER, master_key=laptop.master_key))
+    assert knows(phone, laptop)
+
+
+def test_a_removed_device_learns_it_although_the_admin_who_removed_it_was_replaced() -> None:
+    laptop, desktop, phone = removed_by_an_admin_who_wrote_on()
+    joiner = device.create(device_keys("desktop again"), laptop.now_ms // 1000, seeded("again"))
+    laptop.write(
+        lambda pen: renewal.replace_device(pen, desktop.udf, joiner, "desktop again", master_key=laptop.master_key)
+    )
+    assert knows(phone, laptop)
+
+
+def test_a_removal_that_is_stated_again_leaves_standing_what_it_left_standing() -> None:
+    laptop, desktop, phone = removed_by_an_admin_who_wrote_on()
+    late = phone.add("late.example")
+    made = laptop.add("one.example", secret="first")
+    laptop.write(lambda pen: removal.remove(pen, [desktop.udf], master_key=laptop.master_key))
+    laptop.pull(phone)
+    assert made in laptop.passwords() and late not in laptop.passwords()
+
+
+async def test_a_device_that_was_taken_in_by_a_removed_admin_is_told_that_nobody_knows_it(home: Path) -> None:
+    lan = MemoryLan()
+    laptop, desktop, tablet = (blank(home, lan, name) for name in ("laptop", "desktop", "tablet"))
+    try:
+        master = await found_device(laptop)
+        await admit(laptop, desktop, Role.ADMIN, master)
+        await laptop.daemon.write(lambda pen: removal.remove(pen, [desktop.udf], master_key=master))
+        await admit(desktop, tablet)  # not having heard
+        assert tablet.daemon.snapshot.is_member
+        async with trio.open_nursery() as nursery:
+            for one in (laptop, desktop, tablet):
+                await nursery.start(one.run)
+            await tablet.until(lambda: not tablet.daemon.snapshot.is_member)
+            await desktop.until(lambda: not desktop.daemon.snapshot.is_member)
+            nursery.cancel_scope.cancel()
+        assert desktop.daemon.snapshot.fallen == {tablet.udf}
+        assert desktop.udf in tablet.daemon.snapshot.removed
+    finally:
+        for one in (laptop, desktop, tablet):
+            one.daemon.close()
