@@ -18,6 +18,8 @@ from joserfc.registry import HeaderParameter
 from meshd.crypto import base64url, jwe, keys, udf
 from meshd.errors import DecryptError, FormatError, MeshError
 
+pytestmark = pytest.mark.draft("JoseWebEncryption")
+
 KEY = bytes(range(32))
 KID = udf.make(udf.MMM_EPOCH, KEY)
 READER = keys.DecryptKey.from_private(bytes(range(1, 33)))

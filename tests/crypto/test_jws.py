@@ -17,6 +17,8 @@ from joserfc.jwk import OKPKey
 from meshd.crypto import base64url, jws, keys, udf
 from meshd.errors import FormatError, MeshError, SignatureError
 
+pytestmark = pytest.mark.draft("JoseWebSignature")
+
 KEY = keys.SigningKey.from_private(bytes(range(32)))
 PAYLOAD = '{"PasswordProfile":{"Identifier":"ä€"}}'.encode()
 

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from meshd.crypto import base64url, keys, udf
 from meshd.errors import DecryptError, FormatError, SignatureError
 
+pytestmark = pytest.mark.draft("PublicKey")
+
 ORDER = 2**252 + 27742317777372353535851937790883648493
 PRIME = 2**255 - 19
 

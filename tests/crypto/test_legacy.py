@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from meshd.crypto import base64url, jws, keys, legacy, udf
 from meshd.errors import DecryptError, FormatError, MeshError, SignatureError
 
+pytestmark = pytest.mark.draft("Documents of 2016")
+
 VECTORS = Path(__file__).parent.parent / "vectors" / "mesh2016"
 LOGS = ["2015-11-02-runmesh-test.json", "2016-01-07-server.json", "2016-01-27-server.json", "2016-03-08-examples.json"]
 

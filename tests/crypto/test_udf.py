@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from meshd.crypto import base64url, udf
 from meshd.errors import FormatError
 
+pytestmark = pytest.mark.draft("UDF")
+
 VECTORS = Path(__file__).parent.parent / "vectors" / "mesh2016"
 
 

@@ -29,6 +29,8 @@ from meshd.pairing.code import parse_uri
 from meshd.profile.claim import Role
 from meshd.store import peers, versions
 
+pytestmark = pytest.mark.draft("Connect device")
+
 
 async def test_a_device_joins_by_a_code(home: Path) -> None:
     async with pairing(home) as (_, (laptop, desktop)):

@@ -12,6 +12,18 @@ from harness import reader2016
 from harness.portal_server import portal_server
 from meshd.daemon import portal_admin
 
+pytestmark = pytest.mark.draft(
+    "Hello",
+    "ValidateAccount",
+    "CreateAccount",
+    "Publish",
+    "Get",
+    "ConnectStart",
+    "ConnectStatus",
+    "ConnectPending",
+    "ConnectComplete",
+)
+
 CAPTURES = Path(__file__).parent.parent / "vectors" / "mesh2016" / "captures"
 VERSIONS = {"J": "reference-jan2016.json", "M": "reference-mar2016.json"}
 # What we answer where the reference of 2016 was wrong (protocol-2016.md §8 [R]).

@@ -21,6 +21,8 @@ from meshd.errors import BadRequest, Denied, NotFound
 from meshd.net.srv import Found, Services
 from meshd.profile.claim import Role
 
+pytestmark = pytest.mark.draft("Connect device", "ConnectStart", "ConnectStatus", "ConnectPending", "ConnectComplete")
+
 ACCOUNT = "alice@example.net"
 
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import trio
 
 from harness import devices as harness
@@ -16,6 +17,8 @@ from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
 from meshd.daemon.portals import Portals
 from meshd.net.srv import Found, Services
+
+pytestmark = pytest.mark.draft("Create account", "Publish", "GetRecords")
 
 ACCOUNT = "alice@example.net"
 

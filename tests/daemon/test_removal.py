@@ -21,6 +21,8 @@ from meshd.profile.device import DeviceKeys
 from meshd.profile.trust import REMOVAL_UNDONE
 from meshd.store import versions
 
+pytestmark = pytest.mark.draft("Delete device")
+
 
 def opens(device: Device, other: Device, vid: bytes) -> bool:
     """Could `device`, with everything that it ever held, read a version that `other` has?"""

@@ -39,6 +39,8 @@ from meshd.profile.claim import Kind, Role, State
 from meshd.profile.device import DeviceKeys
 from meshd.store import events, versions
 
+pytestmark = pytest.mark.draft("Delete device")
+
 QUICK = 0.05  # seconds that devices spread their repairs over
 
 

@@ -22,6 +22,8 @@ from meshd.profile.vault import Item
 from meshd.store import versions
 from meshd.store.replica import Draft
 
+pytestmark = pytest.mark.draft("Add and update application")
+
 YEAR = 365 * 24 * 3600 * 1000
 
 

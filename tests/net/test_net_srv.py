@@ -14,6 +14,8 @@ import trio
 from meshd.errors import NetworkError
 from meshd.net.srv import Found, Record, Services, lookup, ordered
 
+pytestmark = pytest.mark.draft("Service discovery")
+
 
 def test_lower_priorities_come_first_and_weights_are_chances() -> None:
     records = [Record(20, 0, 443, "last"), Record(10, 90, 443, "often"), Record(10, 10, 443, "seldom")]

@@ -33,6 +33,7 @@ def test_the_golden_file_is_what_is_written():
     assert golden() == GOLDEN
 
 
+@pytest.mark.draft("structures")
 @pytest.mark.parametrize("vector", GOLDEN, ids=_id)
 def test_the_golden_file_is_read_back(vector: dict[str, Any]):
     transaction, dialect = vector["transaction"], Dialect(vector["dialect"])
@@ -58,6 +59,7 @@ def test_binary_members_are_byte_strings_in_cbor():
     assert b"\x67payload\x43pay" in read and b"\x64Data\x42\x00\xff" in read
 
 
+@pytest.mark.draft
 @pytest.mark.parametrize("transaction", EXAMPLES)
 def test_every_member_stands_in_an_example(transaction: str):
     for message in EXAMPLES[transaction]:
@@ -67,6 +69,7 @@ def test_every_member_stands_in_an_example(transaction: str):
         assert set(written) == members_of(message)
 
 
+@pytest.mark.draft
 @pytest.mark.parametrize("transaction", EXAMPLES)
 def test_members_of_2016_are_those_of_the_schema_and_stand_in_its_order(transaction: str):
     for message in EXAMPLES[transaction]:
@@ -95,6 +98,7 @@ def _with_documents_of_2016(message: Any) -> Any:
     return msgspec.structs.replace(message, **given)
 
 
+@pytest.mark.draft
 @pytest.mark.parametrize("dialect", [Dialect.PLAIN, Dialect.JANUARY, Dialect.MARCH])
 @pytest.mark.parametrize("transaction", [name for name in EXAMPLES if name != "GetRecords"])
 def test_a_2016_peer_reads_what_is_sent_to_it(transaction: str, dialect: Dialect):

@@ -20,6 +20,8 @@ from meshd.profile import legacy2016, version
 from meshd.profile.claim import Kind
 from meshd.profile.legacy2016 import LegacyVersion, read_raw, read_signed
 
+pytestmark = pytest.mark.draft("Documents of 2016")
+
 VECTORS = Path(__file__).parents[1] / "vectors" / "mesh2016"
 DOCUMENTS = {
     "PersonalProfile": "SignedPersonalProfile",

@@ -15,6 +15,8 @@ from meshd.profile import apps, vault
 from meshd.profile.apps import PASSWORD, group, password
 from meshd.profile.vault import Item
 
+pytestmark = pytest.mark.draft("PasswordProfile")
+
 MADE = "2023-11-14T22:13:20Z"
 UDF = world().laptop.udf
 

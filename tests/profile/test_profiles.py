@@ -17,6 +17,16 @@ from meshd.profile.device import DeviceKeys
 from meshd.profile.links import Cut, Links
 from meshd.profile.personal import Application, Listing
 
+pytestmark = pytest.mark.draft(
+    "DeviceProfile",
+    "MasterProfile",
+    "PersonalProfile",
+    "ApplicationProfileEntry",
+    "ConnectionRequest",
+    "ConnectionResult",
+    "OnlineEscrowEntry",
+)
+
 
 def signed_again(body: dict[str, Any]) -> version.Parsed:
     """The laptop's profile with other members."""

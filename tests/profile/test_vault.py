@@ -19,6 +19,8 @@ from meshd.profile.links import Links
 from meshd.profile.vault import Container, EpochKey, Item
 from meshd.profile.version import Version
 
+pytestmark = pytest.mark.draft("ApplicationProfile")
+
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
