@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from binascii import b2a_base64
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,12 +51,7 @@ def protected_header(kid: str) -> bytes:
 
 def signing_input(protected: bytes, payload: bytes) -> bytes:
     """What a signature covers: base64url(protected) "." base64url(payload) (RFC 7515 §5.1)."""
-    return _spelled(protected) + b"." + _spelled(payload)
-
-
-def _spelled(data: bytes) -> bytes:
-    # Half again as fast as the library's urlsafe_b64encode: `replace` skips to the rare bytes that change.
-    return b2a_base64(data, newline=False).replace(b"+", b"-").replace(b"/", b"_").rstrip(b"=")
+    return base64url.spell(protected) + b"." + base64url.spell(payload)
 
 
 def sign(key: SigningKey, payload: bytes) -> Jws:

@@ -33,6 +33,7 @@ from meshd.net.lan import Lan, Network
 STOP_SECONDS = 5.0
 ANSWER_SECONDS = 0.3  # for the answer that says that the device was wiped, which is on its way
 SETTLE_SECONDS = 1.0  # what changes within so long is read again together
+POURING = 500  # so many items in that time are a first sync, or an import
 
 
 def now_ms() -> int:
@@ -132,6 +133,16 @@ async def keep_index(daemon: Daemon) -> None:
                 daemon.log.info("the index was not saved: %s", exc)
         await trio.sleep(SETTLE_SECONDS)
         await _either(daemon, seen, version)
+        await _calm(daemon)
+
+
+async def _calm(daemon: Daemon) -> None:
+    """Until items do not pour in any more: a first sync goes before the index, unless somebody asks for that."""
+    while (index := daemon.index) is not None:
+        before = index.stale
+        await trio.sleep(SETTLE_SECONDS)
+        if index.stale - before < POURING:
+            return
 
 
 async def _either(daemon: Daemon, moved: int, changed: int) -> None:

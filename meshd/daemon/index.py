@@ -9,6 +9,7 @@ to do.
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,29 +53,29 @@ class Index:
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
         self.entries: dict[str, Entry] = {}
-        self._hosts: dict[str, set[str]] = {}
+        self._hosts: dict[str, str | set[str]] = {}  # nearly always one entry: a set for each would double the index
         self._domains: dict[str, set[str]] | None = None
         self._stale: set[str] = set()
         self._unsaved: set[str] = set()
 
     def load(self, connection: sqlite3.Connection) -> None:
         """Fill from the sealed rows; whatever they do not cover is stale."""
-        singles = dict(
-            connection.execute(
-                "SELECT identifier, vid FROM heads WHERE kind = 8 GROUP BY identifier HAVING count(*) = 1"
-            ).fetchall()
-        )
-        everything = {row[0] for row in connection.execute("SELECT DISTINCT identifier FROM heads WHERE kind = 8")}
-        self._stale = everything
+        heads: dict[str, bytes] = {
+            identifier: vid if count == 1 else b""
+            for identifier, vid, count in connection.execute(
+                "SELECT identifier, min(vid), count(*) FROM heads WHERE kind = 8 GROUP BY identifier"
+            )
+        }
         for identifier, vid, sealed in connection.execute("SELECT identifier, vid, sealed FROM item_index"):
-            if singles.get(identifier) != vid or identifier.partition("/")[0] not in self._keyring.vaults:
+            if heads.get(identifier) != vid or identifier.partition("/")[0] not in self._keyring.vaults:
                 continue
             try:
                 entry = _decode(identifier, vid, keyrings.open_cache(self._keyring, sealed, identifier))
             except (DecryptError, FormatError):
                 continue  # made by another keystore, or damaged: it is read again from the item
             self._put(entry)
-            self._stale.discard(identifier)
+            del heads[identifier]
+        self._stale = set(heads)
 
     def mark(self, identifiers: Iterable[str]) -> None:
         """The heads of these items moved."""
@@ -123,7 +124,7 @@ class Index:
             return None
         winner = heads[0]
         row = password.row(winner.item) if winner.tag == PASSWORD.tag else password.Row("", (), "")
-        return Entry(
+        return _lean(
             identifier,
             winner.vid,
             winner.tag,
@@ -133,7 +134,7 @@ class Index:
             winner.item.made,
             winner.updated,
             winner.signer,
-            len(vaults.distinct(heads)),
+            len(vaults.distinct(heads)) if len(heads) > 1 else 1,
             winner.item.deleted,
         )
 
@@ -141,7 +142,11 @@ class Index:
         self._drop(entry.identifier)
         self.entries[entry.identifier] = entry
         for site in entry.sites:
-            self._hosts.setdefault(site, set()).add(entry.identifier)
+            found = self._hosts.setdefault(site, entry.identifier)
+            if type(found) is set:
+                found.add(entry.identifier)
+            elif found != entry.identifier:
+                self._hosts[site] = {str(found), entry.identifier}
         self._domains = None
 
     def _drop(self, identifier: str) -> None:
@@ -150,10 +155,10 @@ class Index:
             return
         for site in entry.sites:
             found = self._hosts.get(site)
-            if found is not None:
+            if type(found) is set:
                 found.discard(identifier)
-                if not found:
-                    del self._hosts[site]
+            if not found or found == identifier:
+                self._hosts.pop(site, None)
         self._domains = None
 
     def find(
@@ -169,15 +174,19 @@ class Index:
             return found, True
         if self._domains is None:
             self._domains = {}
-            for known, identifiers in self._hosts.items():
-                self._domains.setdefault(hosts.registrable(known), set()).update(identifiers)
+            for known in self._hosts:
+                self._domains.setdefault(hosts.registrable(known), set()).update(self._at(known))
         return self._select(self._domains.get(hosts.registrable(host), set()), tag, username, among), False
 
+    def _at(self, host: str) -> set[str]:
+        found = self._hosts.get(host)
+        return set() if found is None else {found} if isinstance(found, str) else set(found)
+
     def _covering(self, host: str) -> set[str]:
-        found = set(self._hosts.get(host, ()))
+        found = self._at(host)
         parts = host.split(".")
         for start in range(len(parts)):  # `*.example.org` covers example.org and everything under it
-            found |= self._hosts.get("*." + ".".join(parts[start:]), set())
+            found |= self._at("*." + ".".join(parts[start:]))
         return found
 
     def _select(
@@ -235,4 +244,24 @@ def _decode(identifier: str, vid: bytes, plaintext: bytes) -> Entry:
     if type(fields) is not list or len(fields) != 8:
         raise FormatError("an index row of another release")
     tag, title, sites, username, made, updated, signer, deleted = fields
-    return Entry(identifier, vid, tag, title, tuple(sites), username, made, updated, signer, 1, deleted)
+    return _lean(identifier, vid, tag, title, tuple(sites), username, made, updated, signer, 1, deleted)
+
+
+def _lean(
+    identifier: str,
+    winner: bytes,
+    tag: str,
+    title: str,
+    sites: tuple[str, ...],
+    username: str,
+    made: str,
+    updated: int,
+    signer: str,
+    heads: int,
+    deleted: bool,
+) -> Entry:
+    """An entry that shares with the others what is mostly the same: half of what a large index takes."""
+    if sites and title == sites[0]:
+        title = sites[0]
+    tag, username, made, signer = map(sys.intern, (tag, username, made, signer))
+    return Entry(identifier, winner, tag, title, sites, username, made, updated, signer, heads, deleted)

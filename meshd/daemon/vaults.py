@@ -60,7 +60,7 @@ def heads_in(connection: sqlite3.Connection, container: str) -> list[tuple[str, 
 def open_heads(connection: sqlite3.Connection, keyring: Keyring, identifier: str) -> list[Head]:
     """The heads that this device can open, the winner first, and those that say the same as another at the end."""
     found: list[Head] = []
-    for vid, (_, raw) in versions.raws(connection, versions.heads(connection, Kind.ITEM, identifier)).items():
+    for vid, raw in versions.head_raws(connection, Kind.ITEM, identifier):
         parsed = version.parse(raw)
         try:
             item = vault.open_item(parsed, keyring.key)
@@ -68,6 +68,8 @@ def open_heads(connection: sqlite3.Connection, keyring: Keyring, identifier: str
         except (DecryptError, FormatError):
             continue
         found.append(Head(vid, parsed.claim.signer, parsed.updated, parsed.tag, parsed, item))
+    if len(found) == 1:
+        return found
     first = distinct(found)
     return first + sorted((head for head in found if head not in first), key=lambda head: head.rank, reverse=True)
 

@@ -96,6 +96,15 @@ def raws(connection: sqlite3.Connection, vids: Sequence[bytes]) -> dict[bytes, t
     return found
 
 
+def head_raws(connection: sqlite3.Connection, kind: int, identifier: str) -> list[tuple[bytes, bytes]]:
+    """(vid, bytes) of the heads of an entry that are held whole, by vid."""
+    rows = connection.execute(
+        "SELECT vid, raw FROM versions WHERE kind = ? AND identifier = ? AND head = 1 AND raw IS NOT NULL ORDER BY vid",
+        (kind, identifier),
+    )
+    return rows.fetchall()
+
+
 def insert(connection: sqlite3.Connection, parsed: Parsed, state: State, received: int, *, head: bool = False) -> int:
     """Add a version; returns its seq. `head`: it stands and replaces nothing, which nearly all of a first sync do."""
     claim = parsed.claim

@@ -50,7 +50,7 @@ def _figure(found: FirstSync, how: str, beside: dict[str, float]) -> Figure:
             "seconds": found.seconds,
             "receiver µs CPU/item": found.receiver_cpu / found.items * 1e6,
             "sender µs CPU/item": found.sender_cpu / found.items * 1e6,
-            "receiver peak MiB": found.receiver_peak,
+            "receiver peak MiB, with its helper": found.receiver_peak,
             "sender peak MiB": found.sender_peak,
         }
         | ({"last fifth/first fifth": found.fifths[-1] / found.fifths[0]} if found.items >= 10_000 else {}),

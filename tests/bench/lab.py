@@ -58,8 +58,9 @@ class FirstSync:
 class Lab:
     """Devices and their homes, in the directory of one household."""
 
-    def __init__(self, house: Household) -> None:
+    def __init__(self, house: Household, nice: int = 0) -> None:
         self.house = house
+        self._nice = nice
         self._template: tuple[Path, Path] | None = None
         self._filled: dict[int, Path] = {}
         self._pairs: dict[int, tuple[Device, Device]] = {}
@@ -69,11 +70,16 @@ class Lab:
         """Two running devices in step, with a vault of `size` items; the same ones at each call."""
         if size not in self._pairs:
             first, second = self.apart(size)
-            first.start()
-            second.start()
+            self.start(first)
+            self.start(second)
             second.in_step_with(first, seconds=SYNC_SECONDS)
             self._pairs[size] = first, second
         return self._pairs[size]
+
+    def start(self, device: Device) -> None:
+        device.start()
+        assert device.process is not None
+        machine.favour(device.process.pid, self._nice)
 
     def stop(self, size: int) -> None:
         for device in self._pairs.pop(size, ()):
@@ -84,9 +90,9 @@ class Lab:
         sender, receiver = self.apart(size)
         if newest_first:
             _turn_round(resolve(str(sender.home)).store, size)
-        receiver.start()
+        self.start(receiver)
         with Listener(receiver) as listener:
-            sender.start()
+            self.start(sender)
             found = _watch(listener, size, sender, receiver)
         if keep:
             self._pairs[size] = sender, receiver
