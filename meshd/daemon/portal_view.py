@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from meshd.crypto.keys import RsaVerifyKey, VerifyKey
@@ -38,6 +39,17 @@ class SqliteView:
         self._keys: dict[str, VerifyKey] = {}  # a fingerprint is the hash of its key: never out of date
         self._daks: dict[str, VerifyKey] = {}
         self._profiles: dict[bytes, Profile] = {}
+        self._heads: dict[str, list[rows.Row]] | None = None  # while nothing changes
+
+    @contextmanager
+    def deciding(self, now: int) -> Iterator[None]:
+        """While a decision is made nothing changes, so that nothing needs to be read twice."""
+        self.now = now
+        self._heads = {}
+        try:
+            yield
+        finally:
+            self._heads = None
 
     def forget(self) -> None:
         """A transaction was rolled back."""
@@ -70,12 +82,11 @@ class SqliteView:
     # --- who ----------------------------------------------------------------------------------------------------------
 
     def devices_of(self, dak: str) -> Sequence[Device]:
-        found = [
+        return [
             Device(mesh, udf)
-            for mesh, udf in rows.devices_of(self.connection, dak)
-            if (authority := self.authority(mesh)) is not None and udf in authority.ever_devices()
+            for mesh, udf, old in rows.devices_of(self.connection, dak)
+            if old or ((authority := self.authority(mesh)) is not None and udf in authority.ever_devices())
         ]
-        return found + [Device(mesh, udf) for mesh, udf in rows.devices_2016_of(self.connection, dak=dak)]
 
     def signing_key(self, signer: str) -> VerifyKey | None:
         key = self._keys.get(signer)
@@ -137,7 +148,16 @@ class SqliteView:
         return None if found is None else Known(Kind(found.kind), found.identifier, found.gen, found.signer, found.n)
 
     def heads(self, kind: Kind, identifier: str) -> Sequence[Stored]:
-        return [stored_of(row) for row in rows.heads(self.connection, int(kind), identifier)]
+        return [stored_of(row) for row in self._head_rows(identifier) if row.kind == kind]
+
+    def _head_rows(self, identifier: str) -> list[rows.Row]:
+        """Whoever asks for one kind asks for the others next: an Identifier does not say its kind."""
+        if self._heads is None:
+            return rows.heads(self.connection, identifier)
+        found = self._heads.get(identifier)
+        if found is None:
+            found = self._heads[identifier] = rows.heads(self.connection, identifier)
+        return found
 
     def owner(self, kind: Kind, identifier: str) -> str | None:
         return rows.owner(self.connection, int(kind), identifier)
@@ -156,8 +176,8 @@ class SqliteView:
     def profile_2016(self, mesh: str) -> Profile | None:
         if not mesh:
             return None
-        for row in rows.heads(self.connection, int(Kind.PERSONAL), mesh):
-            if row.old and row.raw is not None:
+        for row in self._head_rows(mesh):
+            if row.kind == Kind.PERSONAL and row.old and row.raw is not None:
                 found = self._profiles.get(row.vid)
                 if found is None:
                     found = documents2016.read_profile(documents2016.parse(row.raw))

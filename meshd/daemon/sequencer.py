@@ -185,13 +185,13 @@ class Sequencer:
 
     def read(self, checked: Checked, context: Context) -> Decision:
         """Decide by what is committed. Writes that come out are not made: see `decide`."""
-        self.view.now = context.now
         # One transaction for all its questions: one state of the store, and one look at the log's locks instead of ten.
         connection = self.view.connection
         with store_errors():
             connection.execute("BEGIN")
             try:
-                return decide.decide(checked, context, self.view)
+                with self.view.deciding(context.now):
+                    return decide.decide(checked, context, self.view)
             finally:
                 connection.execute("ROLLBACK")
 
@@ -217,10 +217,10 @@ class Sequencer:
 
     async def _submit(self, several: Sequence[Checked], context: Context) -> list[Decision]:
         def work(connection: sqlite3.Connection) -> tuple[list[Decision], Applied]:
-            self._writing.now = context.now
             whole, decisions = Applied(), []
             for checked in several:
-                decision = decide.decide(checked, context, self._writing)
+                with self._writing.deciding(context.now):
+                    decision = decide.decide(checked, context, self._writing)
                 if isinstance(decision, Accept) and decision.writes:
                     applied = self._apply.apply(decision.writes, context.now)
                     decision = _named(decision, applied, context)

@@ -147,9 +147,10 @@ def brief(connection: sqlite3.Connection, vid: bytes) -> Brief | None:
     return None
 
 
-def heads(connection: sqlite3.Connection, kind: int, identifier: str) -> list[Row]:
+def heads(connection: sqlite3.Connection, identifier: str) -> list[Row]:
+    """The heads of all entries of this Identifier, of whatever kind."""
     found = connection.execute(
-        f"SELECT {_ROW} FROM {_FROM} WHERE v.identifier = ? AND v.kind = ? AND v.head = 1", (identifier, kind)
+        f"SELECT {_ROW} FROM {_FROM} WHERE v.identifier = ? AND v.head = 1", (identifier,)
     ).fetchall()
     return [_row(one) for one in found]
 
@@ -410,14 +411,16 @@ def put_devices_2016(connection: sqlite3.Connection, mesh: int, devices: dict[st
     )
 
 
-def devices_of(connection: sqlite3.Connection, dak: str) -> list[tuple[str, str]]:
-    """(mesh, device) of each mesh that may have a device with this authentication key."""
+def devices_of(connection: sqlite3.Connection, dak: str) -> list[tuple[str, str, bool]]:
+    """(mesh, device, is it of 2016) of each mesh that may have a device with this authentication key."""
     found = connection.execute(
-        "SELECT m.udf, d.udf FROM devices d JOIN members b ON b.device = d.udf JOIN meshes m ON m.id = b.mesh"
-        f" WHERE d.dak = ? LIMIT {MOST_MESHES}",
+        "SELECT m.udf, d.udf, 0 FROM devices d JOIN members b ON b.device = d.udf JOIN meshes m ON m.id = b.mesh"
+        " WHERE d.dak = ?1 UNION ALL"
+        " SELECT m.udf, o.device, 1 FROM devices_2016 o JOIN meshes m ON m.id = o.mesh WHERE o.dak = ?1"
+        f" LIMIT {MOST_MESHES}",
         (dak,),
     ).fetchall()
-    return [(mesh, udf) for mesh, udf in found]
+    return [(mesh, udf, bool(old)) for mesh, udf, old in found]
 
 
 def devices_2016_of(connection: sqlite3.Connection, *, dak: str = "", device: str = "") -> list[tuple[str, str]]:

@@ -71,12 +71,12 @@ def test_parents_retire_and_heads_can_be_found_anew(connection):
     first = version(1)
     rows.put(connection, mesh, first, State.APPLIED, 10)
     rows.put(connection, mesh, version(2, "A", first.vid, gen=2), State.APPLIED, 10)
-    assert [row.seq for row in rows.heads(connection, Kind.ITEM, "A")] == [2]
-    assert rows.heads(connection, Kind.ITEM, "A")[0].prior == 1
+    assert [row.seq for row in rows.heads(connection, "A")] == [2]
+    assert rows.heads(connection, "A")[0].prior == 1
     judged = rows.to_judge(connection, mesh, vids=[(2).to_bytes(32, "big")])
     rows.set_state(connection, mesh, judged[0], State.QUARANTINED)
     rows.find_heads(connection, Kind.ITEM, "A")
-    assert [row.seq for row in rows.heads(connection, Kind.ITEM, "A")] == [1]
+    assert [row.seq for row in rows.heads(connection, "A")] == [1]
     assert rows.usage(connection, MESH) == (6, 2, 3, 1, 0)
 
 
@@ -94,7 +94,7 @@ def test_the_newest_profile_says_which_key_a_device_has(connection):
     rows.put_device(connection, "D", "OLD", b"1" * 32, 1, b"a")
     rows.put_device(connection, "D", "NEW", b"2" * 32, 2, b"b")
     rows.put_device(connection, "D", "OLD", b"1" * 32, 1, b"a")
-    assert rows.devices_of(connection, "NEW") == [(MESH, "D")] and rows.devices_of(connection, "OLD") == []
+    assert rows.devices_of(connection, "NEW") == [(MESH, "D", False)] and rows.devices_of(connection, "OLD") == []
     assert rows.device_key(connection, "NEW") == b"2" * 32 and rows.device_key(connection, "OLD") is None
 
 
