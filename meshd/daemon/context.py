@@ -1,6 +1,7 @@
 """The daemon's state, and the two ways through it: `commit` to change the mesh, the snapshot and reader to look at it.
 
-One writer thread owns the store; tasks await its futures. What a transaction changed is told after its commit: the snapshot is
+One writer thread owns the store; tasks await its futures. What a transaction changed is told after its commit: the
+snapshot is
 replaced, the wakeup counter moves, and whoever waits looks at the store again. No data travels with a wake-up, so none
 can be missed.
 """
@@ -25,12 +26,12 @@ from meshd.daemon.keyring import Keyring
 from meshd.daemon.paths import Paths
 from meshd.daemon.pen import Pen
 from meshd.daemon.snapshot import Snapshot, take
-from meshd.errors import Denied, Locked, NotConnected, StoreError
+from meshd.errors import Denied, DiskFull, Locked, NotConnected, StoreError
 from meshd.profile import device, links, version
 from meshd.profile.apps import DISCOVERY
 from meshd.profile.claim import Kind, State
 from meshd.profile.device import DeviceKeys
-from meshd.store import chains, events, versions
+from meshd.store import chains, events, peers, versions
 from meshd.store.db import Database, Reader, get_meta, open_database, set_meta
 from meshd.store.keystore import Keystore
 from meshd.store.replica import Outcome, Replica
@@ -79,7 +80,9 @@ class Tier1:
         return cls(SigningKey.from_private(fields["dak"]), tuple(fields["discovery"]), spare)
 
     def stated(self, dak: str) -> Tier1:
-        """The same with the DAK in use that the device's profile states (its UDF): a renewal may have ended half-way."""
+        """The same with the DAK in use that the device's profile states (its UDF): a renewal may have ended
+        half-way.
+        """
         if self.spare is None or self.spare.udf != dak:
             return self
         return Tier1(self.spare, self.discovery, self.dak)
@@ -115,6 +118,7 @@ class Daemon:
         self.paths = paths
         self.rng = rng
         self.now_ms = now_ms
+        self.run = b""  # this time that the store is open: see `peers.begin_run`
         self.log = logging.getLogger("meshd")
         self.database = database
         self.replica = Replica(database.connection, rng)
@@ -130,12 +134,17 @@ class Daemon:
         self.changed = Wakeup()  # who is connected, locked, or in which state
         self.secret_read = trio.current_time() if _in_trio() else 0.0
         self.started = time.monotonic()
-        self.cloned = bool(chains.unhealed_forks(self.reader.connection)) if self.snapshot.connected else False
+        forks = chains.unhealed_forks(self.reader.connection) if self.snapshot.connected else []
+        self.cloned = chains.seems_cloned(self.reader.connection) or any(
+            signer == self.snapshot.own and not chains.may_heal(self.reader.connection) for signer, *_ in forks
+        )
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 
     def open_keystore(self) -> None:
-        """Open what needs no person. A keystore without a mesh is left from an `init` that did not finish; it is ignored."""
+        """Open what needs no person. A keystore without a mesh is left from an `init` that did not finish; it is
+        ignored.
+        """
         if not self.snapshot.connected:
             return
         self.keystore = Keystore.open(self.paths.keystore)
@@ -149,16 +158,16 @@ class Daemon:
     def unlocked(self) -> Keyring:
         """The opened vaults; Locked or NotConnected. Reading a secret puts off the automatic lock."""
         if not self.snapshot.connected:
-            raise NotConnected()
+            raise NotConnected
         if self.keyring is None:
-            raise Locked()
+            raise Locked
         self.secret_read = trio.current_time()
         return self.keyring
 
     async def unlock(self, passphrase: str | None) -> None:
         """Open tier 2 and build the index; WrongPassphrase. Key derivation runs in a worker thread."""
         if self.keystore is None:
-            raise NotConnected()
+            raise NotConnected
         keystore = self.keystore
         fields = await trio.to_thread.run_sync(keystore.unlock, passphrase)
         await self.install(_device_keys(self, fields), fields["cache"])
@@ -262,6 +271,8 @@ class Daemon:
             self.snapshot = committed.snapshot
         if outcome.cloned:
             self.cloned = True
+        if outcome.renumbered:
+            self.cloned = False  # it was a second backup, and shows anew if not
         if self.keyring is not None and self.index is not None:
             containers = [identifier for kind, identifier in outcome.entries if kind == Kind.CONTAINER]
             if containers or committed.snapshot is not None:
@@ -277,14 +288,14 @@ class Daemon:
             self.index.mark(identifier for kind, identifier in outcome.entries if kind == Kind.ITEM)
         if outcome.added or outcome.entries:
             self.moved.bump()
-        if committed.snapshot is not None:
+        if committed.snapshot is not None or outcome.rejected or outcome.quarantined or outcome.forks:
             self.changed.bump()
 
     async def fresh_index(self) -> Index:
-        """The index with everything read that was marked; Locked."""
-        self.unlocked()
+        """The index with everything read that was marked; Locked. Reads no secret, so it puts off no lock."""
         index = self.index
-        assert index is not None  # there is one whenever there is a keyring
+        if index is None:
+            raise Locked
         async with self._indexing:  # who comes second finds it done
             if index.stale > READ_INLINE:
                 taken = index.take_stale()
@@ -312,7 +323,9 @@ class Daemon:
         return found
 
     def profiles_beyond(self, heads: Sequence[bytes]) -> list[bytes]:
-        """The personal profiles that somebody who holds these heads lacks, oldest first; they embed what else is needed."""
+        """The personal profiles that somebody who holds these heads lacks, oldest first; they embed what else is
+        needed.
+        """
         connection = self.reader.connection
         rows = {row.vid: row for row in versions.of_kind(connection, Kind.PERSONAL, tuple(State))}
         held: set[bytes] = set()
@@ -395,7 +408,9 @@ def open_daemon(
     now_ms: Clock,
     fault: Callable[[str], None] | None = None,
 ) -> Daemon:
-    """Open the store (made if missing) and what of the keystore needs no person. The home's lock is the caller's to hold."""
+    """Open the store (made if missing) and what of the keystore needs no person. The home's lock is the caller's to
+    hold.
+    """
     database = open_database(paths.store, create=True)
     try:
         if get_meta(database.connection, "store_id") is None:
@@ -403,7 +418,14 @@ def open_daemon(
                 raise StoreError("the store has lost its identity")
             with database.transaction() as connection:
                 set_meta(connection, "store_id", rng(8))
+        run = rng(8)
+        try:
+            with database.transaction() as connection:
+                peers.begin_run(connection, run, versions.last_seq(connection))
+        except DiskFull:
+            run = b""  # what is there can be read all the same; siblings are told everything again, later
         daemon = Daemon(config, paths, database, rng, now_ms, fault)
+        daemon.run = run
     except BaseException:
         database.close()
         raise

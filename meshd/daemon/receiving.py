@@ -36,7 +36,8 @@ class Announced:
 
     def __init__(self, cursor: int) -> None:
         self.durable = cursor  # the peer's seq up to which the store holds everything
-        self._rows: deque[tuple[int, bytes | None]] = deque()  # (seq, vid) in order; None: nothing to wait for
+        self.last = b""  # the version there; empty as long as it stands where it began
+        self._rows: deque[tuple[int, bytes]] = deque()  # (seq, vid) in order
         self._open: set[bytes] = set()  # to be wanted, wanted, or here and not committed
         self._queue: deque[Change] = deque()  # not wanted yet
 
@@ -48,7 +49,7 @@ class Announced:
             if change.vid in self._open:
                 self._rows.append((change.seq, change.vid))
             elif change.vid in held or _refused_kind(change.kind):
-                self._rows.append((change.seq, None))
+                self._rows.append((change.seq, change.vid))  # nothing to wait for
             else:
                 self._open.add(change.vid)
                 self._rows.append((change.seq, change.vid))
@@ -68,14 +69,15 @@ class Announced:
         for _ in range(count):
             self._queue.popleft()
 
-    def reach(self, vids: Sequence[bytes]) -> int:
-        """The peer's seq up to which the store will hold everything once these are committed; 0: no further."""
-        coming, seq = set(vids), 0
+    def reach(self, vids: Sequence[bytes]) -> tuple[int, bytes]:
+        """The peer's seq up to which the store will hold everything once these are committed, and the version there;
+        0: no further."""
+        coming, seq, last = set(vids), 0, b""
         for row_seq, vid in self._rows:
-            if vid is not None and vid in self._open and vid not in coming:
+            if vid in self._open and vid not in coming:
                 break
-            seq = row_seq
-        return seq
+            seq, last = row_seq, vid
+        return seq, last
 
     def settle(self, vids: Sequence[bytes]) -> None:
         """These are committed, or dealt with."""
@@ -84,8 +86,10 @@ class Announced:
     def advance(self) -> bool:
         """Move `durable` on; True if it moved."""
         before = self.durable
-        while self._rows and (self._rows[0][1] is None or self._rows[0][1] not in self._open):
-            self.durable = max(self.durable, self._rows.popleft()[0])
+        while self._rows and self._rows[0][1] not in self._open:
+            seq, vid = self._rows.popleft()
+            if seq > self.durable:
+                self.durable, self.last = seq, vid
         return self.durable > before
 
 

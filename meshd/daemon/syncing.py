@@ -20,6 +20,7 @@ from meshd.daemon.verifying import Verified, combined, verify
 from meshd.errors import MeshError, NetworkError, RemoteProtocolError
 from meshd.net.streams import Link
 from meshd.store import chains, peers, versions
+from meshd.store.db import get_meta
 from meshd.store.replica import Outcome
 from meshd.sync.events import (
     PeerAck,
@@ -86,11 +87,13 @@ class Conversation:
                 clock_ms=daemon.now_ms(),
                 heads=snapshot.heads,
                 max_frame=daemon.config.limits.max_frame,
+                run=daemon.run,
             ),
             outgoing=progress.outgoing,
         )
         self._link = Link(self._session, link_stream)
-        self._store_id = b""  # the peer's
+        self._store_id = self._run = b""  # the peer's
+        self._anew = False  # the peer's cursor did not hold, and it has not been told yet
         self._push_from = trio.Event()
         self._announced = Announced(0)
         self._intake = Intake(daemon.replica.directory)
@@ -136,11 +139,15 @@ class Conversation:
             await self._link.aclose()
 
     async def _save_ack(self) -> None:
-        """How far the peer holds our versions. Losing it costs a repeated announcement, so it is written once."""
-        progress, now = self.progress, self._daemon.now_ms()
+        """How far each holds the other's versions. Losing it costs a repeated announcement, so it is written once."""
+        progress, now, numbering = self.progress, self._daemon.now_ms(), self._numbering
+        store_id, run, seq, last = self._store_id, self._run, self._announced.durable, self._announced.last
 
         def save(connection: sqlite3.Connection) -> None:
-            peers.set_ack(connection, progress.udf, progress.acked)
+            if get_meta(connection, "store_id") == numbering:  # or else it was said of other versions
+                peers.set_ack(connection, progress.udf, progress.acked)
+            if last:
+                peers.set_cursor(connection, progress.udf, store_id, seq, run, last)
             peers.seen(connection, progress.udf, now)
 
         await wait(self._daemon.writer.submit(save))
@@ -159,13 +166,13 @@ class Conversation:
         info = event.info
         if info.udf != self.progress.udf:
             raise RemoteProtocolError("the other device says another name than its certificate")
-        self._store_id = info.store_id
+        self._store_id, self._run = info.store_id, info.run
         self.progress.clock_skew_ms = info.clock_ms - self._daemon.now_ms()
         await self._hand_profiles(info.heads)
-        cursor = peers.cursor_for(self._daemon.reader.connection, self.progress.udf, info.store_id)
-        self._announced = Announced(cursor)
-        self.progress.ours = self.progress.theirs = cursor
-        self._session.feed(info.store_id, cursor)
+        cursor = peers.place(self._daemon.reader.connection, self.progress.udf, info.store_id)
+        self._announced = Announced(cursor.seq)
+        self.progress.ours = self.progress.theirs = cursor.seq
+        self._session.feed(info.store_id, cursor.seq, cursor.run, cursor.vid)
         await self._flush()
         self.progress.connected = self.progress.greeted = True
         self._daemon.changed.bump()
@@ -210,6 +217,9 @@ class Conversation:
                     pass  # notes, evidence and stability: for portals and pruning
 
     def _announced_to_us(self, event: PeerChanges) -> None:
+        if event.anew:  # the sibling was restored from a backup: its numbers meant other versions
+            self._announced = Announced(0)
+            self.progress.ours = self.progress.theirs = 0
         held = versions.known(self._daemon.reader.connection, [change.vid for change in event.changes])
         self._announced.add(event.changes, held)
         self._intake.expect(self._announced.queued)
@@ -282,13 +292,14 @@ class Conversation:
     async def _store(self, verified: Verified, items: list[PeerItem]) -> None:
         """One transaction: the versions, and the cursor that says so."""
         vids = [item.vid for item in items]
-        settled = self._announced.reach(vids)
-        daemon, udf, store_id = self._daemon, self.progress.udf, self._store_id
+        announced = self._announced
+        settled, last = announced.reach(vids)
+        daemon, udf, store_id, run = self._daemon, self.progress.udf, self._store_id, self._run
 
         def commit(connection: sqlite3.Connection, outcome: Outcome) -> list[tuple[int, bytes]]:
             daemon.replica.accept(connection, verified.versions, daemon.now_ms(), outcome)
             if settled:
-                peers.set_cursor(connection, udf, store_id, settled)
+                peers.set_cursor(connection, udf, store_id, settled, run, last)
             return outcome.added
 
         added = await daemon.transact(commit)
@@ -310,13 +321,23 @@ class Conversation:
     # --- the pusher ---------------------------------------------------------------------------------------------------
 
     async def _start_push(self, event: PeerFeed) -> None:
-        last = versions.last_seq(self._daemon.reader.connection)
-        after = event.after if event.store_id == self._daemon.store_id() else 0
-        if after > last:
-            # The peer holds more of us than we do: this store was restored from a backup (formats.md F8).
-            await self._daemon.transact(lambda connection, outcome: chains.renumber(connection, self._daemon.rng))
-            self._check_numbering()
+        """From the peer's cursor on; or, where that says what this store never said, from the first version on: this
+        store was restored from a backup (formats.md F8), or the peer errs and is told everything again."""
+        after, udf = 0, self.progress.udf
+        if event.store_id == self._numbering and event.after:
+            if peers.holds(self._daemon.reader.connection, peers.Cursor(event.after, event.run, event.vid)):
+                after = event.after
+            else:
+
+                def doubt(connection: sqlite3.Connection, outcome: Outcome) -> None:
+                    peers.forget_ack(connection, udf)
+                    outcome.renumbered = chains.doubted(connection, self._daemon.rng)
+
+                await self._daemon.transact(doubt)
+                self._check_numbering()
+                self._anew = True
         self.progress.announced = self.progress.acked = after
+        self._said_caught_up = False
         self._push_from.set()
 
     def _check_numbering(self) -> None:
@@ -343,7 +364,8 @@ class Conversation:
             if self._session.closed:
                 return
             if rows or not self._said_caught_up:
-                self._session.changes([_announcement(row) for row in self._news(rows)], caught_up)
+                anew, self._anew = self._anew, False
+                self._session.changes([_announcement(row) for row in self._news(rows)], caught_up, anew=anew)
                 self._said_caught_up = caught_up
                 if rows:
                     self.progress.announced = rows[-1].seq

@@ -23,6 +23,8 @@ from meshd.store.db import get_meta, set_meta
 _ALLOWED = "heal_allowed"  # meta: the store-id under which one healing write may be made
 _HEALED = "healed"  # meta: the store-id under which it was made
 _LAST = "last_own"  # meta: the version that this store wrote last
+_DOUBTED = "doubted"  # meta: the store-id under which a sibling knew other versions than are here
+_FOREIGN = "foreign"  # meta: the store-id under which, its healing write made, more of our own came from outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +198,7 @@ class Book:
         if any(follower.signer == own for followers in self._holes.values() for follower in followers):
             # What is missing may be all there is between two ends, so this is no fork yet.
             return _after(ends, max(ends, key=lambda vid: (ends[vid], vid)))
-        store_id = get_meta(connection, "store_id")
-        if get_meta(connection, _ALLOWED) == store_id and get_meta(connection, _HEALED) != store_id:
+        if may_heal(connection):
             return Next(tuple(sorted(ends)), 1 + max(ends.values()), heals=True)
         # Not ours to join: go on from what this store wrote last, or where another went on from that, from the longest.
         last = get_meta(connection, _LAST)
@@ -272,13 +273,38 @@ def wrote(connection: sqlite3.Connection, vid: bytes, link: Next) -> None:
 
 def noticed_restore(connection: sqlite3.Connection, rng: Callable[[int], bytes]) -> bool:
     """Versions of our own came from outside: this store is a restored backup (or a clone runs). Begin a new store-id,
-    under which one healing write is allowed. False when this store-id was begun for that and has healed already: then
-    it is no restore but a second writer with our key."""
-    store_id = get_meta(connection, "store_id")
-    if get_meta(connection, _ALLOWED) == store_id:
-        return get_meta(connection, _HEALED) != store_id
+    under which one healing write is allowed. False when this store-id was begun for that and has healed already, and no
+    sibling knows more of it than is here: then it is no restore but a second writer with our key."""
+    store_id = get_meta(connection, "store_id") or b""
+    if get_meta(connection, _ALLOWED) == store_id and get_meta(connection, _DOUBTED) != store_id:
+        healed = get_meta(connection, _HEALED) == store_id
+        if healed:
+            set_meta(connection, _FOREIGN, store_id)
+        return not healed
     renumber(connection, rng)
     return True
+
+
+def doubted(connection: sqlite3.Connection, rng: Callable[[int], bytes]) -> bool:
+    """A sibling says that it was told of versions under this store-id that are not here. It may err; with a version of
+    our own that comes from outside, whichever is seen first, it shows a restored backup. True: renumbered for that."""
+    store_id = get_meta(connection, "store_id") or b""
+    if get_meta(connection, _FOREIGN) == store_id:
+        renumber(connection, rng)
+        return True
+    set_meta(connection, _DOUBTED, store_id)
+    return False
+
+
+def seems_cloned(connection: sqlite3.Connection) -> bool:
+    """Did more of our own come from outside than one restored backup explains?"""
+    return get_meta(connection, _FOREIGN) == get_meta(connection, "store_id")
+
+
+def may_heal(connection: sqlite3.Connection) -> bool:
+    """Was this store restored from a backup, and has not joined yet what it lost and what it wrote since?"""
+    store_id = get_meta(connection, "store_id")
+    return get_meta(connection, _ALLOWED) == store_id and get_meta(connection, _HEALED) != store_id
 
 
 def renumber(connection: sqlite3.Connection, rng: Callable[[int], bytes]) -> bytes:

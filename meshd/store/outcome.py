@@ -23,6 +23,7 @@ class Outcome:
     profiles: bool = False  # devices, rights or removals may have changed
     forks: list[tuple[str, int]] = field(default_factory=list)
     restored: bool = False  # versions of our own arrived that this store did not hold
+    renumbered: bool = False  # this store's numbering began anew; what was said of the old one is void
     cloned: bool = False  # … and they can't be what was lost with a restore: somebody else writes with our key
 
     def note(self, vid: bytes, state: State) -> None:

@@ -2,6 +2,8 @@
 
 The idea: a cursor counts only under the store-id that it was given with. A sibling whose store-id changed numbers its
 versions anew, so its cursor begins at 0 again; when ours changes, what siblings acknowledged of the old one is void.
+A restored backup numbers anew without knowing it. So a cursor also says which version stood there and in which run of
+the sibling it told us so, and the sibling sees whether it ever said that (`holds`).
 """
 
 from __future__ import annotations
@@ -16,7 +18,17 @@ from meshd.store.db import store_errors
 
 MAX_ADDRESSES = 8
 MAX_ADDRESS = 300  # characters of "host:port"; a DNS name has at most 253
+RUNS = 4096  # remembered; who was told something before them is told everything again
 _SELECT = "SELECT udf, store_id, cursor, their_ack, addresses, last_seen, name FROM peers"
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A place in a sibling's store: up to `seq` we hold everything; `vid` stands there, as it said in its `run`."""
+
+    seq: int = 0
+    run: bytes = b""
+    vid: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +58,50 @@ def every(connection: sqlite3.Connection) -> list[Peer]:
     return [_peer(row) for row in rows]
 
 
-def set_cursor(connection: sqlite3.Connection, udf: str, store_id: bytes, cursor: int) -> None:
-    """We hold everything of `store_id` up to `cursor`. Never backwards, unless it is another store-id."""
+def set_cursor(
+    connection: sqlite3.Connection, udf: str, store_id: bytes, cursor: int, run: bytes = b"", vid: bytes = b""
+) -> None:
+    """We hold everything of `store_id` up to `cursor`, where it told us of `vid` in its `run`. Backwards only where
+    the store-id or the run is another."""
     connection.execute(
-        "INSERT INTO peers (udf, store_id, cursor) VALUES (?, ?, ?) ON CONFLICT (udf) DO UPDATE SET"
-        " cursor = CASE WHEN store_id IS excluded.store_id THEN max(cursor, excluded.cursor) ELSE excluded.cursor END,"
-        " store_id = excluded.store_id",
-        (udf, store_id, cursor),
+        "INSERT INTO peers (udf, store_id, cursor, run, vid) VALUES (?, ?, ?, ?, ?) ON CONFLICT (udf) DO UPDATE SET"
+        " cursor = excluded.cursor, store_id = excluded.store_id, run = excluded.run, vid = excluded.vid"
+        " WHERE store_id IS NOT excluded.store_id OR run IS NOT excluded.run OR cursor <= excluded.cursor",
+        (udf, store_id, cursor, run, vid),
     )
 
 
 def cursor_for(connection: sqlite3.Connection, udf: str, store_id: bytes) -> int:
     """Where to go on reading in the sibling's store; 0 for a store-id that is not the one remembered."""
-    peer = get(connection, udf)
-    return peer.cursor if peer.store_id == store_id else 0
+    return place(connection, udf, store_id).seq
+
+
+def place(connection: sqlite3.Connection, udf: str, store_id: bytes) -> Cursor:
+    """As `cursor_for`, with what stands there."""
+    with store_errors():
+        row = connection.execute(
+            "SELECT cursor, run, vid FROM peers WHERE udf = ? AND store_id = ?", (udf, store_id)
+        ).fetchone()
+    return Cursor() if row is None else Cursor(row[0], row[1] or b"", row[2] or b"")
+
+
+def begin_run(connection: sqlite3.Connection, run: bytes, last_seq: int) -> None:
+    """The store was opened: what is numbered from here on belongs to `run`."""
+    connection.execute("UPDATE runs SET last = ? WHERE last IS NULL", (last_seq,))
+    connection.execute("INSERT INTO runs (run) VALUES (?)", (run,))
+    connection.execute("DELETE FROM runs WHERE id <= (SELECT max(id) FROM runs) - ?", (RUNS,))
+
+
+def holds(connection: sqlite3.Connection, cursor: Cursor) -> bool:
+    """Is this place in our store what we told somebody of? Not where this store was restored from a backup since: the
+    run, or what was numbered in it after the backup, is not known, or another version stands there."""
+    if cursor.seq == 0:
+        return True
+    run = connection.execute("SELECT last FROM runs WHERE run = ?", (cursor.run,)).fetchone()
+    if run is None or (run[0] is not None and cursor.seq > run[0]):
+        return False
+    row = connection.execute("SELECT vid FROM versions WHERE seq = ?", (cursor.seq,)).fetchone()
+    return row is not None and bytes(row[0]) == cursor.vid
 
 
 def set_ack(connection: sqlite3.Connection, udf: str, seq: int) -> None:
@@ -69,6 +111,11 @@ def set_ack(connection: sqlite3.Connection, udf: str, seq: int) -> None:
         " their_ack = max(their_ack, excluded.their_ack)",
         (udf, seq),
     )
+
+
+def forget_ack(connection: sqlite3.Connection, udf: str) -> None:
+    """What the sibling acknowledged were other versions."""
+    connection.execute("UPDATE peers SET their_ack = 0 WHERE udf = ?", (udf,))
 
 
 def forget_acks(connection: sqlite3.Connection) -> None:

@@ -11,6 +11,7 @@ from meshd.errors import FormatError
 
 STORE_ID_SIZE = 8
 VID_SIZE = 32
+RUN_SIZE = 8
 MAX_INT = 2**63 - 1  # what the store can hold
 MAX_UDF = 64  # characters; a 200-bit UDF has 47
 MAX_IDENTIFIER = 128  # characters; an item's has 74

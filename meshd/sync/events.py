@@ -24,18 +24,22 @@ class PeerProfiles:
 
 @dataclass(frozen=True, slots=True)
 class PeerFeed:
-    """The peer wants to hear what follows `after`, if `store_id` is ours, or else everything. It may ask anew later."""
+    """The peer wants to hear what follows `after`, if `store_id` is ours and our `run` told it of `vid` there; or else
+    everything. It may ask anew later."""
 
     store_id: bytes
     after: int
+    run: bytes = b""
+    vid: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerChanges:
-    """Versions that the peer holds, in the order of its `seq`."""
+    """Versions that the peer holds, in the order of its `seq`. `anew`: our cursor did not hold; from the first on."""
 
     changes: tuple[Change, ...]
     caught_up: bool
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,9 +57,12 @@ class HelloInfo:
     heads: tuple[bytes, ...] = ()
     versions: tuple[int, ...] = (1,)
     max_frame: int = frames.MAX_FRAME  # longest body that the speaker takes
+    run: bytes = b""  # 8 bytes, random each time the store is opened; cursors told now are good while it is known
 
     def __post_init__(self) -> None:
         checks.blob(self.store_id, checks.STORE_ID_SIZE, "store-id")
+        if self.run:
+            checks.blob(self.run, checks.RUN_SIZE, "run")
         if not checks.text(self.udf, checks.MAX_UDF, "device fingerprint"):
             raise FormatError("no device fingerprint")
         for numbers, what in ((self.versions, "versions"), (self.features, "features")):
@@ -76,7 +79,7 @@ class HelloInfo:
         checks.vids(self.heads, checks.MAX_LIST, "heads")
 
     def fields(self) -> Fields:
-        return {
+        fields: dict[object, object] = {
             0: self.versions,
             1: self.store_id,
             2: self.udf,
@@ -85,10 +88,11 @@ class HelloInfo:
             5: self.clock_ms,
             6: self.heads,
         }
+        return fields | {7: self.run} if self.run else fields
 
     @classmethod
     def read(cls, fields: Fields) -> HelloInfo:
-        checks.keys(fields, range(7), what="hello")
+        checks.keys(fields, range(7), (7,), what="hello")
         versions, features = (
             checks.array(fields[0], checks.MAX_LIST, "versions"),
             checks.array(fields[3], checks.MAX_LIST, "features"),
@@ -101,6 +105,7 @@ class HelloInfo:
             heads=checks.vids(checks.array(fields[6], checks.MAX_LIST, "heads"), checks.MAX_LIST, "heads"),
             versions=tuple(checks.uint(number, "versions") for number in versions),
             max_frame=checks.uint(fields[4], "frame limit"),
+            run=checks.blob(fields[7], checks.RUN_SIZE, "run") if 7 in fields else b"",
         )
 
 
@@ -125,19 +130,30 @@ class Profiles:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Asks for what follows `after` in the sequence of the receiver's store; if its store-id is another: for all."""
+    """Asks for what follows `after` in the sequence of the receiver's store. `run` and `vid`: when the receiver told of
+    the version there, and which it was. Where the receiver says otherwise, this asks for all."""
 
     TYPE: ClassVar[int] = 4
     store_id: bytes
     after: int
+    run: bytes = b""
+    vid: bytes = b""
 
     def fields(self) -> Fields:
-        return {0: self.store_id, 1: self.after}
+        if not self.run:
+            return {0: self.store_id, 1: self.after}
+        return {0: self.store_id, 1: self.after, 2: self.run, 3: self.vid}
 
     @classmethod
     def read(cls, fields: Fields) -> Feed:
-        checks.keys(fields, (0, 1), what="feed")
-        return cls(checks.blob(fields[0], checks.STORE_ID_SIZE, "store-id"), checks.uint(fields[1], "cursor"))
+        checks.keys(fields, (0, 1), (2, 3), what="feed")
+        store_id, after = checks.blob(fields[0], checks.STORE_ID_SIZE, "store-id"), checks.uint(fields[1], "cursor")
+        if (2 in fields) != (3 in fields):
+            raise FormatError("a feed with a run or a vid alone")
+        if 2 not in fields:
+            return cls(store_id, after)
+        run, vid = checks.blob(fields[2], checks.RUN_SIZE, "run"), checks.blob(fields[3], checks.VID_SIZE, "vid")
+        return cls(store_id, after, run, vid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,29 +172,33 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Announces versions in ascending `seq`. `caught_up`: nothing more is waiting, from here on the feed is live."""
+    """Announces versions in ascending `seq`. `caught_up`: nothing more is waiting, from here on the feed is live.
+    `anew`: the cursor did not hold, and these are the first of all."""
 
     TYPE: ClassVar[int] = 6
     changes: tuple[Change, ...]
     caught_up: bool
+    anew: bool = False
 
     def fields(self) -> Fields:
         rows = [(c.seq, c.kind, c.identifier, c.vid, c.gen, c.updated, c.size, c.signer) for c in self.changes]
-        return {0: rows, 1: self.caught_up}
+        return {0: rows, 1: self.caught_up, 2: True} if self.anew else {0: rows, 1: self.caught_up}
 
     @classmethod
     def read(cls, fields: Fields) -> Changes:
-        checks.keys(fields, (0, 1), what="changes")
-        caught_up = fields[1]
+        checks.keys(fields, (0, 1), (2,), what="changes")
+        caught_up, anew = fields[1], fields.get(2, False)
         if not isinstance(caught_up, bool):
             raise FormatError("changes: caught up is neither true nor false")
+        if 2 in fields and anew is not True:
+            raise FormatError("changes: anew is said, or left out")
         changes = tuple([_change(row) for row in checks.array(fields[0], checks.MAX_ROWS, "changes")])
         last = 0
         for change in changes:
             if change.seq <= last:
                 raise FormatError("changes out of order")
             last = change.seq
-        return cls(changes, caught_up)
+        return cls(changes, caught_up, anew is True)
 
 
 @dataclass(frozen=True, slots=True)

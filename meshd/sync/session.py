@@ -227,14 +227,16 @@ class Session:
         if batch:
             self._say(Profiles(tuple(batch)))
 
-    def feed(self, store_id: bytes, after: int) -> None:
-        """Ask for what follows `after` in the peer's store. No profiles after this; repeat it to start anew."""
+    def feed(self, store_id: bytes, after: int, run: bytes = b"", vid: bytes = b"") -> None:
+        """Ask for what follows `after` in the peer's store, where it told us of `vid` in its `run`. No profiles after
+        this; repeat it to start anew."""
         self._known_peer()
-        self._say(Feed(store_id, after))
+        self._say(Feed(store_id, after, run, vid))
         self._fed = True
 
-    def changes(self, rows: Sequence[Change], caught_up: bool) -> None:
-        """Announce versions, ascending by `seq`, once the peer asked for them; split over frames as needed."""
+    def changes(self, rows: Sequence[Change], caught_up: bool, *, anew: bool = False) -> None:
+        """Announce versions, ascending by `seq`, once the peer asked for them; split over frames as needed. `anew`: the
+        peer's cursor did not hold, so these are the first of all."""
         if self._theirs is not Turn.OPEN:
             raise LocalProtocolError("changes that the other device has not asked for")
         if any(before.seq >= after.seq for before, after in pairwise(rows)):
@@ -242,7 +244,7 @@ class Session:
         step = checks.MAX_ROWS
         for start in range(0, len(rows), step) or (0,):
             last = start + step >= len(rows)
-            self._say_changes(tuple(rows[start : start + step]), caught_up and last)
+            self._say_changes(tuple(rows[start : start + step]), caught_up and last, anew and start == 0)
         if rows:
             self._announced = max(self._announced, rows[-1].seq)
 
@@ -352,11 +354,11 @@ class Session:
         self._out.append(frame)
         self._backlog += len(frame)
 
-    def _say_changes(self, rows: tuple[Change, ...], caught_up: bool) -> None:
-        frame = messages.encode(Changes(rows, caught_up))
+    def _say_changes(self, rows: tuple[Change, ...], caught_up: bool, anew: bool = False) -> None:
+        frame = messages.encode(Changes(rows, caught_up, anew))
         if len(frame) > self._room and len(rows) > 1:
             middle = len(rows) // 2
-            self._say_changes(rows[:middle], False)
+            self._say_changes(rows[:middle], False, anew)
             self._say_changes(rows[middle:], caught_up)
             return
         self._ours = self._turn(Changes)
@@ -386,7 +388,7 @@ class Session:
             case Changes():
                 if not self._fed:
                     raise RemoteProtocolError("changes that nobody asked for")
-                return PeerChanges(message.changes, message.caught_up)
+                return PeerChanges(message.changes, message.caught_up, message.anew)
             case Want():
                 return self._receive_want(message)
             case Ack():
@@ -398,7 +400,7 @@ class Session:
             case Feed():
                 if message.store_id == self.hello.store_id:
                     self._announced = max(self._announced, message.after)
-                return PeerFeed(message.store_id, message.after)
+                return PeerFeed(message.store_id, message.after, message.run, message.vid)
             case HelloInfo():
                 return self._receive_hello(message)
             case Close():

@@ -12,7 +12,7 @@ LAPTOP_STORE, DESKTOP_STORE = b"laptop00", b"desktop0"
 
 
 def hello(udf: str = LAPTOP, store_id: bytes = LAPTOP_STORE, **more: object) -> HelloInfo:
-    return HelloInfo(store_id, udf, (1, 3), 1_790_000_000_000, (vid("profile"),), **more)  # type: ignore[arg-type]
+    return HelloInfo(store_id, udf, (1, 3), 1_790_000_000_000, (vid("profile"),), **{"run": b"this run", **more})  # type: ignore[arg-type]
 
 
 def vid(name: object) -> bytes:

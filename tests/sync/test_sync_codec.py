@@ -82,7 +82,7 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Profiles, tuples(st.binary(max_size=50), 1)),
     st.builds(Feed, STORE_IDS, UINTS),
     st.builds(Feed, STORE_IDS, UINTS, st.binary(min_size=8, max_size=8), VIDS),
-    st.builds(Changes, ROWS, st.booleans()),
+    st.builds(Changes, ROWS, st.booleans(), st.booleans()),
     st.builds(Want, st.lists(VIDS, min_size=1, max_size=5, unique=True).map(tuple), UINTS, st.integers(0, 2**22)),
     WHOLE,
     PIECES,
