@@ -26,7 +26,7 @@ from meshd.store.replica import Outcome
 PAGE = 1000  # records asked for at once
 WAIT = 55  # seconds that the portal may hold an empty answer
 EARLY = 3.0  # an empty answer that comes sooner was not held
-UNHELD_PAUSE = 10.0
+FIRST_UNHELD_PAUSE, UNHELD_PAUSE = 0.1, 10.0
 PLAIN_PAUSE = 120.0  # between two looks at a portal of 2016
 MAX_PAGE_KEY = 512
 
@@ -75,7 +75,7 @@ class Following:
 
     async def _fetch(self, pages: trio.MemorySendChannel[_Page]) -> None:
         portal = self._portal
-        key, end = portal.page_key, False
+        key, end, early = portal.page_key, False, 0
         async with pages:
             while True:
                 began, asked = trio.current_time(), portal.nudges
@@ -90,9 +90,10 @@ class Following:
                     raise RemoteProtocolError("the portal gives the same page of its feed again and again")
                 key = page.page_key
                 await pages.send(page)
-                if page.end and end and trio.current_time() - began < EARLY:
+                early = early + 1 if page.end and end and trio.current_time() - began < EARLY else 0
+                if early:  # once is nothing; a portal that holds no answers is asked now and then
                     wake = portal.wake
-                    with trio.move_on_after(UNHELD_PAUSE):
+                    with trio.move_on_after(min(FIRST_UNHELD_PAUSE * 2 ** min(early, 16), UNHELD_PAUSE)):
                         await wake.wait()
                 end = page.end and portal.nudges == asked
 
@@ -119,22 +120,34 @@ class Following:
 
         Returns where another attempt may go better at once; raises what is wrong otherwise."""
         portal, daemon = self._portal, self._daemon
-        shown = await shown_profiles(portal.link)
+        lost = bool(key) and await self._knows_us()
+        shown = [] if lost else await shown_profiles(portal.link)
         check_mesh(shown, daemon.snapshot.mesh)
-        if key:
+        if lost or (key and not shown):
             # Of another life of that portal: what it lost it gets from us again.
             portal.page_key = ""
             portal.holds.clear()
             await daemon.transact(lambda connection, outcome: store.begin_anew(connection, portal.name))
             self._anew = True
+        if lost:
+            return
         if not shown:
             await open_account(daemon, portal.link)
             return
         await self._profiles(shown)
-        if not key or not daemon.snapshot.is_member:
-            raise NotListed(
-                "The portal does not know this device yet.", hint="let a device that it knows connect to it"
-            )
+        raise NotListed("The portal does not know this device yet.", hint="let a device that it knows connect to it")
+
+    async def _knows_us(self) -> bool:
+        """Does the portal answer when it is asked from the beginning? Then only the place in its feed was lost."""
+        asked = GetRequest(
+            key_values=[KeyValue(key="UserProfile", value=self._daemon.snapshot.mesh)],
+            search_constraints=SearchConstraints(max_entries=1),
+        )
+        try:
+            await self._portal.link.ask("GetRecords", asked, GetRecordsResponse)
+        except NotFound:
+            return False
+        return True
 
     async def _profiles(self, shown: list[Parsed]) -> None:
         """Take in what anybody may read: by it a device learns that it was removed, or admitted."""

@@ -243,6 +243,9 @@ class RemoteConnections:
     async def _ask_and_wait(self, job: _Job) -> None:
         connection, link = job.connection, self._link(job)
         shown = await self._shown(job, link)
+        if link.dialect is Dialect.PLAIN:
+            # It keeps the newest profile alone, which can't be judged without those that it builds on.
+            raise Refused("That portal is one of 2016, and keeps no history: a new device can't join through it.")
         mesh = connection.mesh = shown[0].identifier
         assert job.newcomer is not None  # prepared
         job.newcomer = newcomer = await newcomers.asks(self._daemon, job.newcomer)
@@ -359,8 +362,6 @@ class RemoteConnections:
 
     async def _profiles(self, link: Link, mesh: str) -> list[bytes]:
         """All personal profiles of the feed, in the order of the log."""
-        if link.dialect is Dialect.PLAIN:
-            return [one.raw for one in await shown_profiles(link)]
         found: list[bytes] = []
         size, key = 0, ""
         for _ in range(MAX_PAGES):

@@ -120,8 +120,8 @@ class Link:
                     raise RemoteProtocolError("the portal sends us from one place to the next without end")
                 self._follow(status, answer, response)
                 continue
-            if status == Status.UNAUTHORIZED and signed and tries < MAX_TRIES:
-                if not corrected and self._correct_clock(answer):
+            if status in (Status.UNAUTHORIZED, Status.NOT_FOUND) and signed and tries < MAX_TRIES:
+                if not corrected and status == Status.UNAUTHORIZED and self._correct_clock(answer):
                     corrected = True
                     continue
                 # While this device renews its keys the portal may know the other one.

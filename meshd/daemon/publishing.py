@@ -114,7 +114,8 @@ class Publishing:
             if portal.plain:
                 heads = set(daemon.snapshot.heads)
                 todo = [row for row in todo if row.vid in heads]
-            if todo and not any(row.signer in (daemon.snapshot.own, daemon.snapshot.mesh) for row in todo):
+            own = (daemon.snapshot.own, daemon.snapshot.mesh)
+            if todo and len(rows) < ROWS and not any(row.signer in own for row in todo):
                 await trio.sleep(FOREIGN_SECONDS)
                 todo = [row for row in todo if row.vid not in portal.holds]
             done = await self._push(todo)

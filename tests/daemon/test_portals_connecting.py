@@ -16,10 +16,12 @@ from harness.devices import Device
 from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
 from meshd.crypto.sealing import LEAST_KDF
+from meshd.daemon import removal
 from meshd.daemon.online import Online, online
 from meshd.errors import BadRequest, Denied, NotFound
 from meshd.net.srv import Found, Services
 from meshd.profile.claim import Role
+from meshd.store import portals_client
 
 pytestmark = pytest.mark.draft("Connect device", "ConnectStart", "ConnectStatus", "ConnectPending", "ConnectComplete")
 
@@ -224,3 +226,31 @@ async def test_a_device_that_crashed_after_it_was_let_in_asks_again_and_is_let_i
         again = await net.connect(fingerprint=net.mesh)
         await until(again, "done")
         assert again.own == joining.own
+
+
+async def test_a_removed_device_learns_it_from_what_anybody_may_read(home: Path) -> None:
+    async with pair(home) as net:
+        joining = await net.connect(fingerprint=net.mesh)
+        (one,) = await net.asking()
+        await net.here.requests.accept(str(one["id"]), Role.MEMBER, None, None, None)
+        await until(joining, "done")
+        await net.phone.until(lambda: bool(net.there.portals.running))
+        await net.admin.daemon.write(lambda pen: removal.remove(pen, [joining.own]))
+        await net.phone.until(lambda: not net.phone.daemon.snapshot.is_member)
+        await net.phone.until(lambda: not net.there.portals.running)
+
+
+async def test_the_account_is_known_on_the_new_device_and_given_up_for_all(home: Path) -> None:
+    async with pair(home) as net:
+        joining = await net.connect(fingerprint=net.mesh)
+        (one,) = await net.asking()
+        await net.here.requests.accept(str(one["id"]), Role.MEMBER, None, None, None)
+        await until(joining, "done")
+        await net.phone.until(lambda: [row.item != "" for row in rows(net.phone)] == [True])
+        await net.here.portals.remove(ACCOUNT)
+        await net.phone.until(lambda: not net.there.portals.running)
+        assert rows(net.phone) == []
+
+
+def rows(device: Device) -> list[portals_client.PortalRow]:
+    return portals_client.every(device.daemon.reader.connection)
