@@ -213,4 +213,5 @@ def wipe(args: argparse.Namespace, session: Session) -> int:
         if not terminal.agrees("Delete this device's keys and everything that it holds?"):
             raise Refused("nothing was deleted")
     answer = session.client.post(path("wipe"), {"force": True} if args.force else {})
+    _until_empty(session)
     return session.done(answer, "wiped: this device belongs to no mesh now; join one with meshctl connect CODE")

@@ -28,6 +28,7 @@ class FakeAdmin:
     pending: list[str]  # names of devices that have not heard
     offline: bool
     wiped: bool
+    mesh: bool
 
     def _device(self, name: str) -> dict[str, Any]:
         raise NotImplementedError
@@ -227,7 +228,7 @@ class FakeAdmin:
         return {"state": "online"}
 
     def do_wipe(self, match: Match, body: Any) -> Any:
-        self.wiped = True
+        self.wiped, self.mesh = True, False
         return {"wiped": True}
 
 

@@ -405,8 +405,31 @@ def test_a_device_that_still_belongs_is_wiped_only_by_force(meshctl: Shell, daem
     assert "EVERYTHING" in run.err
     assert "1 writes that wait here are lost" in run.err
     assert daemon.wiped
+    daemon.mesh = True
     assert meshctl("wipe", "--force", "--yes", "--json").json == {"schema": 1, "wiped": True}
     assert sent(daemon, "wipe")[-1] == {"force": True}
+
+
+def test_a_new_identity_is_wiping_and_joining_in_anothers_place(meshctl: Shell, daemon: FakeDaemon, home: Path) -> None:
+    own = secret_file(home, "own", "device secret\n")
+    argv = ["device", "renew", "--new-identity", "7-orbit-walnut", "--passphrase-file", own]
+    assert meshctl(*argv, "--yes").code == 8, "no other admin could let it in"
+    daemon.peers = [peer() | {"role": "admin"}]
+    assert meshctl(*argv).code == 2
+    assert meshctl(*argv, stdin="n\n", tty=True).code == 8
+    assert not daemon.wiped
+    daemon.connection_script = [
+        {"state": "done", "mesh": "M", "device": {"id": "D", "name": "laptop", "role": "member"}}
+    ]
+    assert meshctl(*argv, "--yes").code == 0
+    (body,) = sent(daemon, "connect")
+    assert body == {"name": "laptop", "passphrase": "device secret", "code": "7-orbit-walnut"}
+    assert sent(daemon, "wipe") == [{"force": True}]
+
+
+def test_an_invitation_can_be_for_anothers_place(meshctl: Shell, daemon: FakeDaemon) -> None:
+    assert meshctl("invite", "--replaces", "phone", "--no-wait", "--no-qr").code == 0
+    assert sent(daemon, "invite") == [{"role": "member", "replaces": "phone"}]
 
 
 def test_a_device_in_no_mesh_has_nothing_to_wipe(meshctl: Shell, daemon: FakeDaemon) -> None:
