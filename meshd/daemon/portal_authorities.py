@@ -22,24 +22,25 @@ KEPT = 1024  # meshes
 
 
 class Moves:
-    """How often the profiles of each mesh have changed, and how often so that all of them must be read again.
+    """When the profiles of each mesh changed last, and when so that all of them must be read again.
 
-    Counted by the writer after its commits, read by whoever reads.
+    Times are counts of such commits. Counted by the writer after its commits, read by whoever reads.
     """
 
     def __init__(self) -> None:
-        self._profiles: dict[str, tuple[int, int]] = {}
+        self.total = 0
+        self._last: dict[str, tuple[int, int]] = {}
 
     def profile(self, mesh: str) -> None:
-        profiles, whole = self._profiles.get(mesh, (0, 0))
-        self._profiles[mesh] = profiles + 1, whole
+        self._last[mesh] = self.total + 1, self.of(mesh)[1]
+        self.total += 1
 
     def whole(self, mesh: str) -> None:
-        profiles, whole = self._profiles.get(mesh, (0, 0))
-        self._profiles[mesh] = profiles + 1, whole + 1
+        self._last[mesh] = self.total + 1, self.total + 1
+        self.total += 1
 
     def of(self, mesh: str) -> tuple[int, int]:
-        return self._profiles.get(mesh, (0, 0))
+        return self._last.get(mesh, (0, 0))
 
 
 class _Chains:
@@ -57,7 +58,7 @@ class _Held:
     authority: Authority
     part: int = 0  # the last places that were read
     place: int = 0
-    moved: tuple[int, int] = (0, 0)
+    at: int = 0  # everything that had moved by then has been read
 
     @property
     def empty(self) -> bool:
@@ -72,6 +73,12 @@ class Authorities:
         self._chains = _Chains(connection)
         self._moves = moves
         self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._at = 0
+
+    def look(self) -> None:
+        """A reader is about to begin a transaction: what has moved by now, it will see."""
+        if self._moves is not None:
+            self._at = self._moves.total
 
     def drop(self) -> None:
         """Forget everything: a transaction was rolled back."""
@@ -93,20 +100,30 @@ class Authorities:
 
     def _find(self, mesh: str) -> _Held:
         held = self._held.get(mesh)
-        moved = self._moves.of(mesh) if self._moves is not None else (0, 0)
-        if held is None or held.moved[1] != moved[1]:
-            held = _Held(Authority(mesh, self._chains), moved=moved)
+        if self._moves is None:
+            if held is None:
+                held = self._make(mesh, 0)
+            return held
+        if not self._connection.in_transaction:
+            self.look()
+        profiles, whole = self._moves.of(mesh)
+        if held is None or whole > held.at:
+            return self._make(mesh, self._at)
+        if profiles > held.at:
+            held.at = self._at
             self._read(mesh, held)
-            if held.empty and self._moves is not None:
-                return held  # somebody asks for a name that nobody has: not worth remembering
-            self._held[mesh] = held
-            if len(self._held) > KEPT:
-                self._held.popitem(last=False)
-        elif held.moved != moved:
-            held.moved = moved
-            self._read(mesh, held)
-        else:
-            self._held.move_to_end(mesh)
+        self._held.move_to_end(mesh)
+        return held
+
+    def _make(self, mesh: str, at: int) -> _Held:
+        held = _Held(Authority(mesh, self._chains), at=at)
+        self._read(mesh, held)
+        if held.empty and self._moves is not None:
+            return held  # somebody asks for a name that nobody has: not worth remembering
+        self._held[mesh] = held
+        self._held.move_to_end(mesh)
+        if len(self._held) > KEPT:
+            self._held.popitem(last=False)
         return held
 
     def _read(self, mesh: str, held: _Held) -> None:

@@ -249,7 +249,7 @@ class Service:
         return await trio.to_thread.run_sync(verify.verify, asked, keys, self.policy.domain, limiter=self._threads)
 
     async def _ask(self, request: Request, checked: Checked, context: Context) -> Decision:
-        who = context.caller.keyid if isinstance(context.caller, SignedBy) else self._address(request)
+        who = self._who(request, context)
         if isinstance(checked, _WRITES):
             return await self.sequencer.decide(checked, context, who)
         decision = self.sequencer.read(checked, context)
@@ -259,6 +259,15 @@ class Service:
         if isinstance(decision, Accept) and decision.feed and wait and not self.stopping:
             return await self._wait(request, checked, context, decision.feed, wait)
         return decision
+
+    def _who(self, request: Request, context: Context) -> str:
+        """Whose turn a request takes: its account's; looked up only where there are turns to take."""
+        if not self.sequencer.turns.busy:
+            return ""
+        if not isinstance(context.caller, SignedBy):
+            return self._address(request)
+        devices = self.sequencer.view.devices_of(context.caller.keyid)
+        return devices[0].mesh if devices else context.caller.keyid
 
     async def _wait(self, request: Request, checked: Checked, context: Context, mesh: str, seconds: int) -> Decision:
         """The feed again as soon as something was added; what it says then, or that nothing came."""

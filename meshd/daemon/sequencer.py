@@ -53,6 +53,11 @@ class Turns:
     def waiting(self) -> int:
         return self._count
 
+    @property
+    def busy(self) -> bool:
+        """Has whoever comes now to wait?"""
+        return not self._free
+
     @asynccontextmanager
     async def turn(self, who: str) -> AsyncIterator[None]:
         """Hold a place. StoreBusy when too many wait already."""
@@ -187,6 +192,7 @@ class Sequencer:
         """Decide by what is committed. Writes that come out are not made: see `decide`."""
         # One transaction for all its questions: one state of the store, and one look at the log's locks instead of ten.
         connection = self.view.connection
+        self.view.authorities.look()
         with store_errors():
             connection.execute("BEGIN")
             try:

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import json
 import os
+import resource
 import secrets
 import socket
 import subprocess
@@ -131,6 +132,8 @@ def idle_memory(port: int, pid: int, count: int) -> float:
     before = machine.memory(pid)
     hello = b'POST /.well-known/mmm/ HTTP/1.1\r\nHost: x\r\nContent-Length: 19\r\n\r\n{"HelloRequest":{}}'
     open_: list[socket.socket] = []
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         for number in range(count):
             # 127.0.0.0/8 has addresses enough for the bound on connections from one.

@@ -1,0 +1,146 @@
+"""Turns, feeds and authorities: what stands between a portal's requests and its store."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+
+from harness.portal_people import NOW, Person
+from meshd.daemon.portal_authorities import Authorities, Moves
+from meshd.daemon.portal_view import SqliteView
+from meshd.daemon.portal_writes import Writing
+from meshd.daemon.sequencer import Feeds, Turns
+from meshd.errors import StoreBusy
+from meshd.portal import decide_publish
+from meshd.portal.outcomes import OpenAccount, PutVersion
+from meshd.portal.view import Account
+from meshd.profile.claim import Kind, State
+from meshd.store.portal_db import open_portal
+
+
+async def test_who_sends_much_delays_nobody_who_sends_little(autojump_clock):
+    turns, order = Turns(1, 100), []
+
+    async def work(who: str) -> None:
+        async with turns.turn(who):
+            order.append(who)
+            await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(work, "much")
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(work, "little")
+        await trio.testing.wait_all_tasks_blocked()
+        assert turns.waiting == 4 and turns.busy
+    assert order == ["much", "much", "little", "much", "much"] and not turns.busy
+
+
+async def test_who_leaves_the_queue_leaves_his_place_to_others(autojump_clock):
+    turns = Turns(1, 2)
+    async with turns.turn("one"):
+        async with trio.open_nursery() as nursery:
+            scopes = []
+
+            async def wait() -> None:
+                with trio.CancelScope() as scope:
+                    scopes.append(scope)
+                    async with turns.turn("two"):
+                        pass
+
+            for _ in range(2):
+                nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(StoreBusy):
+                async with turns.turn("three"):
+                    pass
+            for scope in scopes:
+                scope.cancel()
+        assert turns.waiting == 0
+    async with turns.turn("four"):
+        pass
+
+
+async def test_a_place_that_comes_as_its_waiter_leaves_goes_to_the_next(autojump_clock):
+    turns = Turns(1, 5)
+    done = []
+
+    async def wait(name: str, scope: trio.CancelScope) -> None:
+        with scope:
+            async with turns.turn(name):
+                await trio.lowlevel.checkpoint()
+                done.append(name)
+
+    first, second = trio.CancelScope(), trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        async with turns.turn("holder"):
+            nursery.start_soon(wait, "first", first)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(wait, "second", second)
+            await trio.testing.wait_all_tasks_blocked()
+        first.cancel()  # its event is set, and it has not run yet
+    assert done == ["second"] and not turns.busy
+
+
+async def test_a_feed_wakes_those_who_took_their_event_before():
+    feeds = Feeds()
+    one, other = feeds.event("mesh"), feeds.event("mesh")
+    assert one is other and feeds.waiting == 2
+    feeds.leave("mesh", other)
+    feeds.moved("elsewhere")
+    assert not one.is_set()
+    feeds.moved("mesh")
+    assert one.is_set() and feeds.waiting == 0
+    feeds.leave("mesh", one)
+
+
+def test_a_readers_authority_follows_the_writers_and_one_made_anew_agrees(home):
+    alice = Person("alice")
+    with open_portal(home / "portal.db", create=True) as database, open_portal(home / "portal.db") as reading:
+        moves = Moves()
+        writer = SqliteView(database.connection, Authorities(database.connection))
+        reader = SqliteView(reading.connection, Authorities(reading.connection, moves))
+        writing = Writing(writer)
+        account = Account("alice@example.net", alice.mesh, NOW)
+        writing.apply([OpenAccount(account), *decide_publish.root_writes(alice.root, {}, writer)], NOW)
+        moves.profile(alice.mesh)
+        assert reader.authority(alice.mesh).devices() == {alice.first.udf}
+        for count in range(3):
+            phone = alice.device(f"phone {count}")
+            profile = alice.admit(phone)
+            embedded = [PutVersion(alice.mesh, one, State.APPLIED, leaf=False) for one in (phone.profile,)]
+            done = writing.apply([*embedded, PutVersion(alice.mesh, profile, State.APPLIED)], NOW)
+            assert done.profiles == {alice.mesh}
+            assert phone.udf not in reader.authority(alice.mesh).devices()  # not told yet
+            moves.profile(alice.mesh)
+            assert phone.udf in reader.authority(alice.mesh).devices()
+            assert [one.udf for one in reader.devices_of(phone.dak)] == [phone.udf]
+        writer.forget()
+        anew = Authorities(database.connection).get(alice.mesh)
+        for kind in (Kind.MASTER, Kind.PERSONAL):
+            assert writer.authority(alice.mesh).heads(kind) == reader.authority(alice.mesh).heads(kind)
+            assert anew.heads(kind) == reader.authority(alice.mesh).heads(kind)
+        assert reader.authority("MNOBODY") is None and writer.authority("MNOBODY") is None
+
+
+def test_a_reader_in_an_old_transaction_does_not_take_old_profiles_for_new(home):
+    alice = Person("alice")
+    with open_portal(home / "portal.db", create=True) as database, open_portal(home / "portal.db") as reading:
+        moves = Moves()
+        writer = SqliteView(database.connection, Authorities(database.connection))
+        reader = SqliteView(reading.connection, Authorities(reading.connection, moves))
+        writing = Writing(writer)
+        account = Account("alice@example.net", alice.mesh, NOW)
+        writing.apply([OpenAccount(account), *decide_publish.root_writes(alice.root, {}, writer)], NOW)
+        moves.profile(alice.mesh)
+        phone = alice.device("phone")
+        reader.authorities.look()
+        reading.connection.execute("BEGIN")
+        assert reader.account("alice@example.net") is not None  # from here on it sees this state
+        embedded = PutVersion(alice.mesh, phone.profile, State.APPLIED, leaf=False)
+        writing.apply([embedded, PutVersion(alice.mesh, alice.admit(phone), State.APPLIED)], NOW)
+        moves.profile(alice.mesh)
+        assert reader.authority(alice.mesh).devices() == {alice.first.udf}
+        reading.connection.execute("ROLLBACK")
+        assert reader.authority(alice.mesh).devices() == {alice.first.udf, phone.udf}
