@@ -67,35 +67,44 @@ class Following:
         if portal.plain:
             await self._follow_plain()
         send, receive = trio.open_memory_channel[_Page](1)
+        failures: list[MeshError] = []
+
+        async def fetch() -> None:
+            async with send:  # what was fetched before something went wrong is taken in all the same
+                try:
+                    await self._fetch(send)
+                except MeshError as exc:
+                    failures.append(exc)
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._fetch, send)
+            nursery.start_soon(fetch)
             nursery.start_soon(self._take_in, receive)
+        raise failures[0]
 
     # --- fetching -----------------------------------------------------------------------------------------------------
 
     async def _fetch(self, pages: trio.MemorySendChannel[_Page]) -> None:
         portal = self._portal
         key, end, early = portal.page_key, False, 0
-        async with pages:
-            while True:
-                began, asked = trio.current_time(), portal.nudges
-                with trio.CancelScope() as polling:
-                    portal.polling = polling if end else None
-                    page = await self._page(key, WAIT if end else 0, asked)
-                portal.polling = None
-                if polling.cancelled_caught:
-                    end = False
-                    continue
-                if page.raws and page.page_key == key:
-                    raise RemoteProtocolError("the portal gives the same page of its feed again and again")
-                key = page.page_key
-                await pages.send(page)
-                early = early + 1 if page.end and end and trio.current_time() - began < EARLY else 0
-                if early:  # once is nothing; a portal that holds no answers is asked now and then
-                    wake = portal.wake
-                    with trio.move_on_after(min(FIRST_UNHELD_PAUSE * 2 ** min(early, 16), UNHELD_PAUSE)):
-                        await wake.wait()
-                end = page.end and portal.nudges == asked
+        while True:
+            began, asked = trio.current_time(), portal.nudges
+            with trio.CancelScope() as polling:
+                portal.polling = polling if end else None
+                page = await self._page(key, WAIT if end else 0, asked)
+            portal.polling = None
+            if polling.cancelled_caught:
+                end = False
+                continue
+            if page.raws and page.page_key == key:
+                raise RemoteProtocolError("the portal gives the same page of its feed again and again")
+            key = page.page_key
+            await pages.send(page)
+            early = early + 1 if page.end and end and trio.current_time() - began < EARLY else 0
+            if early:  # once is nothing; a portal that holds no answers is asked now and then
+                wake = portal.wake
+                with trio.move_on_after(min(FIRST_UNHELD_PAUSE * 2 ** min(early, 16), UNHELD_PAUSE)):
+                    await wake.wait()
+            end = page.end and portal.nudges == asked
 
     async def _page(self, key: str, wait: int, nudges: int) -> _Page:
         mesh = self._daemon.snapshot.mesh
