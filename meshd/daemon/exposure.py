@@ -94,29 +94,33 @@ def readable_keys(connection: sqlite3.Connection, device: str) -> frozenset[str]
 
 def _items(connection: sqlite3.Connection, kids: frozenset[str], devices: frozenset[str]) -> dict[str, set[bytes]]:
     """The items with a version under one of these keys. What a device itself wrote counts as read."""
-    marks = {base64url.encode(_DIRECT.format(kid).encode("ascii")).encode("ascii") for kid in kids}
+    marks = {mark_of(kid) for kid in kids}
     found: dict[str, set[bytes]] = {}
     rows = connection.execute(
         "SELECT vid, identifier, signer, raw FROM versions WHERE kind = 8 AND state <> 2 AND raw IS NOT NULL"
     )
     for vid, identifier, signer, raw in rows:
-        if signer in devices or _mark(raw) in marks:
+        if signer in devices or read_mark(raw) in marks:
             found.setdefault(identifier, set()).add(vid)
     return found
 
 
-def _mark(raw: bytes) -> bytes:
-    """The protected header of an item as it stands in its signed payload."""
+def mark_of(kid: str) -> bytes:
+    """The protected header of an item under this key, as it stands in the item's signed payload."""
+    return base64url.encode(_DIRECT.format(kid).encode("ascii")).encode("ascii")
+
+
+def read_mark(raw: bytes) -> bytes:
+    """The protected header of a stored item, found without reading the rest; `mark_of` its key."""
     start = raw.find(_MARK)
     if start >= 0:
         start += len(_MARK)
         if raw.find(_MARK, start) < 0:  # a second one: somebody plays tricks, and the slow way finds the right one
             return raw[start : raw.find(b'"', start)]
     try:
-        kid = vault.item_key_id(version.parse(raw))
+        return mark_of(vault.item_key_id(version.parse(raw)))
     except FormatError:
         return b""
-    return base64url.encode(_DIRECT.format(kid).encode("ascii")).encode("ascii")
 
 
 def _judge(

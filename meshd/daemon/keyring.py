@@ -14,8 +14,8 @@ from meshd.crypto import sealing
 from meshd.crypto.keys import Rng
 from meshd.daemon import snapshot
 from meshd.errors import DecryptError, Denied, FormatError, NotFound
-from meshd.profile import vault, version
-from meshd.profile.apps import BY_NAME, of_tag
+from meshd.profile import links, vault, version
+from meshd.profile.apps import BY_NAME, DISCOVERY, GROUP, of_tag
 from meshd.profile.claim import Kind, State
 from meshd.profile.device import DeviceKeys
 from meshd.profile.personal import Application
@@ -23,6 +23,8 @@ from meshd.profile.vault import Container, EpochKey
 from meshd.profile.version import Parsed
 from meshd.store import versions
 from meshd.store.replica import Replica
+
+ASIDE = "Aside"  # member of a key that came from a container which does not stand: it reads, and never writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Keyring:
                 vaults.pop(identifier, None)
                 continue
             vaults[identifier] = opened
+            keys |= {kid: key.key for kid, key in self.aside(connection, identifier).items()}
             keys |= {key.kid: key.key for key in opened.container.keys}
         self.vaults, self._keys = vaults, keys  # at once: other threads read them
 
@@ -98,6 +101,21 @@ class Keyring:
         if not application.tag:  # a profile that does not say its type: the container does
             application = Application(application.identifier, heads[0].tag)
         return Opened(application, merged, tuple(heads), tuple(closed))
+
+    def aside(self, connection: sqlite3.Connection, identifier: str) -> dict[str, EpochKey]:
+        """The keys of a vault's quarantined containers, as far as they are wrapped to this device. Whoever had not
+        heard that these do not stand may have written under them what does; they are for reading alone."""
+        found: dict[str, EpochKey] = {}
+        rows = connection.execute(
+            "SELECT vid, raw FROM versions WHERE kind = 2 AND identifier = ? AND state = 3", (identifier,)
+        ).fetchall()
+        for vid, raw in rows:
+            if raw is not None and vid not in self._containers:
+                self._containers[vid] = self._opens(version.parse(raw))
+            container = self._containers.get(vid)
+            if container is not None:
+                found |= {key.kid: key for key in container.keys}
+        return found
 
     def _opens(self, parsed: Parsed) -> Container | None:
         for key in self.device.deks:
@@ -143,18 +161,13 @@ def merge(first: Container, second: Container) -> Container:
 
 
 def write_key(connection: sqlite3.Connection, replica: Replica, opened: Opened) -> EpochKey:
-    """The key for new items: the newest that was only ever wrapped to devices that are readers now.
+    """The key for new items: the newest that nobody but readers holds or will be given.
 
-    Newest = largest g of the introducing version, then smaller vid; never a clock. Every version that wrapped a key
-    counts, not the first alone: a key that was later given to a device that has since been removed is no longer used.
-    Denied when there is none: an admin rotates first.
+    Newest = largest g of the introducing version, then smaller vid; never a clock. Denied when there is none: an admin
+    rotates first.
     """
-    memo = ("write keys", opened.application)
-    usable: list[str] | None = replica.memo.get(memo)
-    if usable is None:
-        usable = replica.memo[memo] = _usable(connection, replica, opened.application)
-    held = {key.kid: key for key in opened.container.keys}
-    for kid in usable:
+    held = {key.kid: key for key in opened.container.keys if not key.unknown.get(ASIDE)}
+    for kid in fit_keys(connection, replica, opened.application):
         if kid in held:
             return held[kid]
     raise Denied(
@@ -163,23 +176,52 @@ def write_key(connection: sqlite3.Connection, replica: Replica, opened: Opened) 
     )
 
 
-def _usable(connection: sqlite3.Connection, replica: Replica, application: Application) -> list[str]:
-    """The kids that may encrypt new items, best first."""
+def fit_keys(connection: sqlite3.Connection, replica: Replica, application: Application) -> list[str]:
+    """The kids that may encrypt new items, best first.
+
+    Every version that wrapped a key counts, not the first alone: a key that was later given to a device that has since
+    been removed is no longer used. Nor is one that was made without knowledge of a removal: an admin who has not heard
+    either may yet wrap it for that device."""
+    memo = ("fit keys", application)
+    found: list[str] | None = replica.memo.get(memo)
+    if found is None:
+        found = replica.memo[memo] = _fit_keys(connection, replica, application)
+    return found
+
+
+def _fit_keys(connection: sqlite3.Connection, replica: Replica, application: Application) -> list[str]:
     readers = snapshot.readers(replica, application)
     escrow = replica.escrow_readers(connection)
     introduced: dict[str, tuple[int, bytes]] = {}
     spoiled: set[str] = set()
+    tokens: dict[bytes, str] = {}
     for row in versions.of_entry(connection, Kind.CONTAINER, application.identifier):
         if row.state is not State.APPLIED:
             continue
+        tokens[row.vid] = row.token
         found = replica.envelope(connection, row.vid)
         for kid in found.kids:
             first = introduced.get(kid)
             introduced[kid] = (row.gen, row.vid) if first is None else min(first, (row.gen, row.vid))
         if not all(key in escrow or replica.holders(key) & readers for key in found.recipients):
             spoiled |= found.kids
-    usable = [kid for kid in introduced if kid not in spoiled]
-    return sorted(usable, key=lambda kid: (-introduced[kid][0], introduced[kid][1]))
+    unaware = {vid: _made_unaware(replica, application, tokens[vid]) for _, vid in introduced.values()}
+    fit = [kid for kid in introduced if kid not in spoiled and not unaware[introduced[kid][1]]]
+    return sorted(fit, key=lambda kid: (-introduced[kid][0], introduced[kid][1]))
+
+
+def _made_unaware(replica: Replica, application: Application, token: str) -> bool:
+    """Was a container written without knowledge of the removal of somebody who would read it?"""
+    authority, container = replica.authority, application.identifier
+    for udf in authority.unheard_removals(links.parse(token).a):
+        match application.tag:
+            case DISCOVERY.tag:
+                return True
+            case GROUP.tag if not authority.was_relay(udf):
+                return True
+            case _ if authority.had_right(udf, container):
+                return True
+    return False
 
 
 def seal_cache(keyring: Keyring, plaintext: bytes, identifier: str, rng: Rng) -> bytes:

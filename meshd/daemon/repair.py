@@ -106,19 +106,21 @@ class Watch:
             self._begin()
             self._keyring = daemon.keyring
         connection = daemon.reader.connection
+        (aside,) = connection.execute("SELECT count(*) FROM versions WHERE state = 3 AND kind = 2").fetchone()
         state = (
             daemon.snapshot.heads,
             daemon.snapshot.admins,
             {udf: profile.dek.udf for udf, profile in daemon.snapshot.devices.items()},
             connection.execute("SELECT vid FROM versions WHERE kind = 2 AND head = 1").fetchall(),
             drafts.count(connection),
+            aside,
         )
         items = connection.execute(
             "SELECT 1 FROM versions WHERE seq > ? AND kind = 8 AND head = 1 AND signer <> ? LIMIT 1",
             (self._seen, daemon.snapshot.own),
         ).fetchone()
         self._seen = versions.last_seq(connection)
-        if state != self._state:
+        if state != self._state or (aside and items):  # what stands may be under the key of what does not
             self._state, self._structure = state, True
         return self._structure or items is not None
 

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import authoring, rotation, surplus
+from meshd.daemon import authoring, rotation, snapshot, surplus
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.pen import Pen
 from meshd.errors import BadRequest, Denied, NotFound, Refused
 from meshd.profile.apps import BY_NAME, GROUP, of_tag
-from meshd.profile.claim import ALL, READ, WRITE, Role
+from meshd.profile.claim import ALL, READ, WRITE, Kind, Role
 from meshd.profile.links import SCOPE_ADMIN, Cut
 from meshd.profile.version import Parsed
 
@@ -149,8 +149,9 @@ def _apply(
     # What is listed already would add nothing: a vault taken from under `*` comes back only if `*` is said anew.
     confirm = [f"G:{device}@{name}" for name in again if name in after and name not in lowered]
     wanted.grants[device] = after
+    read = _read_by(pen, device)
     authoring.write_profile(pen, wanted, cuts=cuts, confirm=confirm, master_key=master_key)
-    return _changed(pen, device, rotation.settle(pen))
+    return _changed(pen, device, rotation.settle(pen, read - _read_by(pen, device)))
 
 
 def _effective(granted: Mapping[str, str], name: str) -> str | None:
@@ -199,14 +200,17 @@ def set_role(
     if Role.ADMIN in (current, role) and master_key is None:
         raise Denied("Making or unmaking an admin takes the master passphrase.")
     authority = pen.replica.authority
+    read = _read_by(pen, device)
     top: Parsed | None = None
     cuts: list[Cut] = []
+    again: list[Cut] = []
     if role is Role.ADMIN:
         assert master_key is not None  # said above
         admins = authority.admins() | {device}
         top = authoring.write_master(pen, master_key, admins, sealed=authoring.held_master(pen))
     elif current is Role.ADMIN:
         assert master_key is not None
+        again = surplus.stated_by(pen, [device])
         top = _demote(pen, device, master_key, leave_no_admin)
     wanted = authoring.state(pen)
     if role is Role.ADMIN:
@@ -226,8 +230,10 @@ def set_role(
         wanted.roles[device] = role
         wanted.grants[device] = after
     confirm = [f"G:{device}@{ALL}"] if role is Role.MEMBER and ALL in wanted.grants[device] else []
-    authoring.write_profile(pen, wanted, top=top, cuts=cuts, confirm=confirm, master_key=master_key)
-    return _changed(pen, device, rotation.settle(pen))
+    if device not in authority.devices_at(authority.heads(Kind.PERSONAL)):
+        confirm.append(f"D:{device}")  # a removal of it fell: who gives it a role takes it back for good
+    authoring.write_profile(pen, wanted, top=top, cuts=[*again, *cuts], confirm=confirm, master_key=master_key)
+    return _changed(pen, device, rotation.settle(pen, read - _read_by(pen, device)))
 
 
 def _demote(pen: Pen, device: str, master_key: SigningKey, leave_no_admin: bool) -> Parsed:
@@ -256,6 +262,12 @@ def _role(pen: Pen, device: str) -> Role:
     if found is None:
         raise NotFound("There is no such device in this mesh.", hint="see: meshctl device list")
     return found
+
+
+def _read_by(pen: Pen, device: str) -> frozenset[str]:
+    """The vaults, Group among them, that a device reads now."""
+    found = snapshot.applications(pen.connection, pen.replica)
+    return frozenset(name for name, one in found.items() if device in snapshot.readers(pen.replica, one))
 
 
 def _changed(pen: Pen, device: str, rotated: tuple[str, ...] = ()) -> Changed:

@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from meshd.daemon import authoring, membership, snapshot, surplus, vaults
+from meshd.daemon import authoring, exposure, membership, snapshot, surplus, vaults
 from meshd.daemon import keyring as keyrings
 from meshd.daemon.keyring import Keyring, Opened
 from meshd.daemon.pen import Pen
@@ -56,8 +56,9 @@ def rotate(pen: Pen, container: str | None = None) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def settle(pen: Pen) -> tuple[str, ...]:
-    """Bring every container in line with who reads it now; returns the vaults that got a new key.
+def settle(pen: Pen, lost: Collection[str] = ()) -> tuple[str, ...]:
+    """Bring every container in line with who reads it now; returns the vaults that got a new key. `lost` are vaults
+    that somebody just lost: they get one in any case, for an admin who has not heard may yet wrap the others for him.
 
     A vault gets one where none of its keys is fit for new writes, and where a reader renewed its encryption key. Others
     are wrapped anew where a reader came, or where heads are to be merged. Containers that this device can't open are
@@ -65,14 +66,14 @@ def settle(pen: Pen) -> tuple[str, ...]:
     pen.refresh()
     if pen.replica.own not in pen.replica.authority.admins():
         return ()
-    if any(_unsettled(pen, opened) for opened in pen.keyring.vaults.values()):
+    if any(_unsettled(pen, opened, lost) for opened in pen.keyring.vaults.values()):
         _no_surplus(pen)
     rotated = []
     for identifier in sorted(pen.keyring.vaults):
         opened = pen.keyring.vaults[identifier]
-        fault = _unsettled(pen, opened)
+        fault = _unsettled(pen, opened, lost)
         if fault:
-            _write(pen, opened, fresh=fault.fresh)
+            _write(pen, opened, fresh=fault.fresh, lost=fault.lost)
             if fault.fresh:
                 rotated.append(identifier)
     pen.refresh()
@@ -89,18 +90,23 @@ def unsettled(pen: Pen) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class _Fault:
     fresh: bool  # a new key is due
+    lost: tuple[EpochKey, ...] = ()  # keys that the containers which stand do not hold
 
 
-def _unsettled(pen: Pen, opened: Opened) -> _Fault | None:
+def _unsettled(pen: Pen, opened: Opened, taken: Collection[str] = ()) -> _Fault | None:
     """What is wrong with a vault's containers."""
     wanted = {key.udf for key in membership.recipients_of(pen, opened.application)}
+    if not wanted:
+        return None  # every reader was removed by somebody who fell, and none was taken back yet
     wrapped = [vault.container_recipients(head) for head in opened.heads]
     readers = snapshot.readers(pen.replica, opened.application)
     renewed = any(pen.replica.holders(key) & readers for one in wrapped for key in one - wanted)
+    lost = _lost(pen, opened)
+    renewed = renewed or opened.application.identifier in taken
     if renewed or (not opened.container.deleted and not usable(pen.connection, pen.replica, opened)):
-        return _Fault(fresh=True)
-    if any(one != wanted for one in wrapped) or not _same(opened, pen.keyring):
-        return _Fault(fresh=False)
+        return _Fault(fresh=True, lost=lost)
+    if lost or any(one != wanted for one in wrapped) or not _same(opened, pen.keyring):
+        return _Fault(fresh=False, lost=lost)
     return None
 
 
@@ -132,8 +138,36 @@ def _no_surplus(pen: Pen) -> None:
         authoring.write_profile(pen, authoring.state(pen))
 
 
-def _write(pen: Pen, opened: Opened, *, fresh: bool) -> Version:
-    container = opened.container
+def _lost(pen: Pen, opened: Opened) -> tuple[EpochKey, ...]:
+    """The keys of containers that do not stand under which something was written that does: by a device that had not
+    heard. They are carried on, so that everybody reads it, and marked, for somebody who is no reader may hold them."""
+    identifier = opened.application.identifier
+    held = {key.kid for key in opened.container.keys}
+    found = {kid: key for kid, key in pen.keyring.aside(pen.connection, identifier).items() if kid not in held}
+    if not found:
+        return ()
+    used = _used(pen, identifier, frozenset(found))
+    return tuple(replace(found[kid], unknown={**found[kid].unknown, keyrings.ASIDE: True}) for kid in sorted(used))
+
+
+def _used(pen: Pen, container: str, kids: frozenset[str]) -> set[str]:
+    """Those of `kids` that a standing item of a vault is under. What was looked at once is not looked at again."""
+    marks = {exposure.mark_of(kid): kid for kid in kids}
+    memo = ("used kids", container, kids)
+    start: tuple[int, set[str]] = (0, set())
+    seen, found = pen.replica.memo.get(memo, start)
+    rows = pen.connection.execute(
+        "SELECT raw FROM versions WHERE kind = 8 AND state = 1 AND seq > ? AND identifier > ? AND identifier < ?"
+        " AND raw IS NOT NULL",
+        (seen, container + "/", container + "0"),
+    )
+    found = {*found} | {marks[mark] for (raw,) in rows if (mark := exposure.read_mark(raw)) in marks}
+    pen.replica.memo[memo] = (versions.last_seq(pen.connection), found)
+    return found
+
+
+def _write(pen: Pen, opened: Opened, *, fresh: bool, lost: tuple[EpochKey, ...] = ()) -> Version:
+    container = replace(opened.container, keys=(*opened.container.keys, *lost))
     if fresh:
         made = replace(EpochKey.generate(pen.rng, pen.now_ms // 1000), unknown={SEEN: _seen(pen)})
         container = replace(container, keys=(*map(_forgotten, container.keys), made))
@@ -175,15 +209,12 @@ def write_kid(pen: Pen, opened: Opened) -> str:
 
 
 def spoiled(connection: sqlite3.Connection, replica: Replica, application: Application) -> frozenset[str]:
-    """The kids of a vault that were ever wrapped to somebody who is no reader now."""
-    readers = snapshot.readers(replica, application)
-    escrow = replica.escrow_readers(connection)
+    """The kids of a vault that somebody who is no reader now holds, or may yet be given."""
+    fit = set(keyrings.fit_keys(connection, replica, application))
     found: set[str] = set()
     for row in versions.of_entry(connection, Kind.CONTAINER, application.identifier):
         if row.state is State.APPLIED:
-            envelope = replica.envelope(connection, row.vid)
-            if not all(key in escrow or replica.holders(key) & readers for key in envelope.recipients):
-                found |= envelope.kids
+            found |= replica.envelope(connection, row.vid).kids - fit
     return frozenset(found)
 
 
@@ -208,22 +239,33 @@ def _stale_in(pen: Pen, opened: Opened, after_seq: int) -> Iterator[Stale]:
         seen = keyrings.write_key(pen.connection, pen.replica, opened).unknown.get(SEEN)
     except Denied:
         return  # nothing to write it under
-    if type(seen) is not dict:
-        return  # made with the vault, not by a rotation
+    identifier = opened.application.identifier
+    held = {key.kid for key in opened.container.keys}
+    orphaned = frozenset(pen.keyring.aside(pen.connection, identifier)) - held
+    if orphaned:  # this device alone may be able to read it, and no admin can carry its key on
+        yield from _heads_under(pen, orphaned, identifier, "", ())
     bad = spoiled(pen.connection, pen.replica, opened.application)
-    if not bad:
-        return
-    low, high = opened.application.identifier + "/", opened.application.identifier + "0"
+    bad |= {key.kid for key in opened.container.keys if key.unknown.get(keyrings.ASIDE)}
+    if not bad or type(seen) is not dict:
+        return  # nobody who is no reader holds a key, or the key was made with the vault
     for signer in sorted(pen.replica.authority.ever_devices()):
         known = seen.get(signer, 0)
-        rows = pen.connection.execute(
-            "SELECT vid, identifier, raw FROM versions WHERE signer = ? AND n > ? AND kind = 8 AND head = 1"
-            " AND seq > ? AND identifier > ? AND identifier < ? AND raw IS NOT NULL",
-            (signer, known if type(known) is int else 0, after_seq, low, high),
-        )
-        for vid, identifier, raw in rows.fetchall():
-            if vault.item_key_id(version.parse(raw)) in bad:
-                yield Stale(identifier, vid, signer)
+        where = " AND signer = ? AND n > ? AND seq > ?"
+        yield from _heads_under(pen, bad, identifier, where, (signer, known if type(known) is int else 0, after_seq))
+
+
+def _heads_under(
+    pen: Pen, kids: frozenset[str], container: str, where: str, parameters: tuple[object, ...]
+) -> Iterator[Stale]:
+    marks = {exposure.mark_of(kid) for kid in kids}
+    sql = (
+        "SELECT vid, identifier, signer, raw FROM versions WHERE kind = 8 AND head = 1 AND identifier > ?"
+        " AND identifier < ? AND raw IS NOT NULL"
+    )
+    rows = pen.connection.execute(sql + where, (container + "/", container + "0", *parameters))
+    for vid, identifier, signer, raw in rows.fetchall():
+        if exposure.read_mark(raw) in marks:
+            yield Stale(identifier, vid, signer)
 
 
 def rewrite(pen: Pen, found: Collection[Stale]) -> list[Version]:
