@@ -97,6 +97,9 @@ def _said(daemon: Daemon, kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
             return {"type": "item", "count": data.get("count", 0)}
         case "mesh":
             return {"type": "mesh", "count": len(data.get("devices", ()))}
+        case "device" if "device" in data and "name" not in data:  # told before the name had come
+            name = names.cached(daemon).get(str(data["device"]))
+            return {"type": kind} | _details(data) | ({"name": name} if name else {})
         case "draft" | "stale":
             about = {"item": str(data.get("id", ""))}
             return {"type": kind} | about | _details(data)
