@@ -262,7 +262,10 @@ class Daemon:
             events.append(connection, now, "rejected", {"count": len(outcome.rejected), "why": outcome.rejected[0][1]})
         if outcome.quarantined:
             events.append(connection, now, "quarantine", {"count": len(outcome.quarantined)})
+        first: dict[str, int] = {}
         for signer, count in outcome.forks:
+            first[signer] = min(count, first.get(signer, count))
+        for signer, count in first.items():  # a thief can make thousands
             events.append(connection, now, "fork", {"device": signer, "n": count})
 
     async def _tell(self, committed: Committed) -> None:

@@ -36,7 +36,12 @@ class Extended:
     miscounted: tuple[bytes, ...] = ()  # versions whose n is not one after their predecessors', all of these known
 
 
-_EVIDENCE = 16  # forks at one place that are noted with each version: a thief could make any number
+# A thief could make any number of all these; the alarm and its evidence need few.
+_OPEN_FORKS = 64  # noted of a signer that are not healed
+_GROWN = 4  # noted of a signer that went on past a healing
+_JOINS = 16  # remembered for each version that healings follow
+_LOOKED = 64  # versions looked at to find which one a healing stands beside
+_HEALS = 16  # ends that one version joins
 _PLAIN = Extended(fills=False, forks=False)
 
 
@@ -66,6 +71,10 @@ class Book:
         self._holes: dict[bytes, list[_Follower]] = {}
         self._joins: dict[bytes, set[bytes]] = {}
         self._highest: dict[str, int] = {}
+        self._forked = {
+            row[0] for row in connection.execute("SELECT DISTINCT signer FROM forks WHERE joined = 0 AND grown = 0")
+        }
+        self._doubtful: set[str] = set()  # signers of these whose forks may be healed now
         # row → is it there now?; rows that came and went since the last flush are in neither
         self._tip_rows: dict[tuple[str, bytes], bool] = {}
         self._hole_rows: dict[tuple[bytes, bytes], bool] = {}
@@ -119,6 +128,8 @@ class Book:
         forks = self._same_place(connection, claim)
         if len(q) > 1 or (self._joins and any(before in self._joins for before in q)):
             forks = self._past_a_healing(connection, claim, followed) or forks
+        if signer in self._forked and (forks or fills or len(q) > 1):
+            self._doubtful.add(signer)
         return Extended(fills, forks, tuple(miscounted)) if fills or forks or miscounted else _PLAIN
 
     def _fill(self, connection: sqlite3.Connection, claim: Claim, miscounted: list[bytes]) -> bool:
@@ -148,13 +159,16 @@ class Book:
             self._highest[signer] = n
             return False
         self._highest[signer] = highest
-        others = connection.execute(
-            "SELECT vid FROM versions WHERE signer = ? AND n = ? AND vid <> ? ORDER BY vid LIMIT ?",
-            (signer, n, claim.vid, _EVIDENCE),
-        ).fetchall()
-        for (other,) in others:
-            _note(connection, signer, n, other, claim.vid, grown=False)
-        return bool(others)
+        # One of them is enough: each is noted with one that was here, so the notes connect them all.
+        other = connection.execute(
+            "SELECT vid FROM versions WHERE signer = ? AND n = ? AND vid <> ? LIMIT 1", (signer, n, claim.vid)
+        ).fetchone()
+        if other is None:
+            return False
+        if _count(connection, signer, joined=0, grown=0) < _OPEN_FORKS:
+            _note(connection, signer, n, other[0], claim.vid, grown=False)
+            self._forked.add(signer)
+        return True
 
     def _past_a_healing(self, connection: sqlite3.Connection, claim: Claim, followed: list[bytes]) -> bool:
         """Note it if a healing and another version follow one version: a branch that did not end where it was
@@ -163,14 +177,15 @@ class Book:
         found = False
         for before in claim.links.q:
             others = self._joins.get(before, set())
-            if healing:
+            if healing and len(others) < _JOINS:
                 self._joins.setdefault(before, set()).add(claim.vid)
                 connection.execute("INSERT OR IGNORE INTO joins VALUES (?, ?)", (before, claim.vid))
             other = min(others - {claim.vid}, default=None)
             if other is None and healing and before in followed:
                 other = self._another_after(connection, claim, before)
             if other is not None:
-                _note(connection, claim.signer, claim.links.n, other, claim.vid, grown=True)
+                if _count(connection, claim.signer, joined=0, grown=1) < _GROWN:
+                    _note(connection, claim.signer, claim.links.n, other, claim.vid, grown=True)
                 found = True
         return found
 
@@ -181,8 +196,8 @@ class Book:
                 return follower.vid
         rows = connection.execute(
             "SELECT v.vid, v.token FROM versions v JOIN versions b ON b.vid = ?"
-            " WHERE v.signer = b.signer AND v.n = b.n + 1 AND v.vid <> ? ORDER BY v.vid",
-            (before, claim.vid),
+            " WHERE v.signer = b.signer AND v.n = b.n + 1 AND v.vid <> ? LIMIT ?",
+            (before, claim.vid, _LOOKED),
         )
         return next((vid for vid, token in rows if before in links.parse(token).q), before)
 
@@ -199,13 +214,19 @@ class Book:
             # What is missing may be all there is between two ends, so this is no fork yet.
             return _after(ends, max(ends, key=lambda vid: (ends[vid], vid)))
         if may_heal(connection):
-            return Next(tuple(sorted(ends)), 1 + max(ends.values()), heals=True)
+            mine = get_meta(connection, _LAST)
+            first = sorted(ends, key=lambda vid: (vid != mine, -ends[vid], vid))[:_HEALS]
+            return Next(tuple(sorted(first)), 1 + max(ends[vid] for vid in first), heals=True)
         # Not ours to join: go on from what this store wrote last, or where another went on from that, from the longest.
         last = get_meta(connection, _LAST)
         return _after(ends, last if last in ends else max(ends, key=lambda vid: (ends[vid], vid)))
 
     def flush(self, connection: sqlite3.Connection) -> None:
-        """Write down what `extend` changed."""
+        """Write down what `extend` changed, and which forks are healed by that."""
+        for signer in self._doubtful:
+            if not self._look_for_healing(connection, signer):
+                self._forked.discard(signer)
+        self._doubtful.clear()
         if self._tip_rows:
             gone, new = _sorted_out(self._tip_rows)
             connection.executemany("DELETE FROM tips WHERE signer = ? AND vid = ?", gone)
@@ -214,6 +235,35 @@ class Book:
             gone, new = _sorted_out(self._hole_rows)
             connection.executemany("DELETE FROM holes WHERE need = ? AND vid = ?", gone)
             connection.executemany("INSERT OR IGNORE INTO holes VALUES (?, ?)", new)
+
+    def _look_for_healing(self, connection: sqlite3.Connection, signer: str) -> bool:
+        """Mark the forks of a signer whose sides one end of his chain reaches both; True while one is left that no end
+        does. Walks a chain at most as often as it has few ends, and down to the first such fork."""
+        ends = self._tips.get(signer, {})
+        if len(ends) > _HEALS:
+            return True
+        found = connection.execute(
+            "SELECT n, first, second FROM forks WHERE signer = ? AND joined = 0 AND grown = 0"
+            " ORDER BY n, first, second",
+            (signer,),
+        ).fetchall()
+        healed = found
+        if len(ends) > 1 and found:
+            reached = _reached(connection, signer, list(ends), found[0][0])
+            healed = [fork for fork in found if any(fork[1] in inside and fork[2] in inside for inside in reached)]
+            if len(found) >= _OPEN_FORKS and len(healed) == len(found):
+                healed.pop()  # there were more than were noted: while he has several ends one may be open
+        connection.executemany(
+            "UPDATE forks SET joined = 1 WHERE signer = ? AND n = ? AND first = ? AND second = ?",
+            [(signer, *fork) for fork in healed],
+        )
+        if _count(connection, signer, joined=1, grown=0) > _OPEN_FORKS:
+            connection.execute(
+                "DELETE FROM forks WHERE signer = ? AND joined = 1 AND grown = 0 AND n > (SELECT min(n) FROM forks f"
+                " WHERE f.signer = forks.signer AND joined = 1)",
+                (signer,),
+            )
+        return len(healed) < len(found)
 
     def memory(self) -> object:
         """What must equal the memory of a store that was opened anew."""
@@ -256,6 +306,33 @@ def _note(connection: sqlite3.Connection, signer: str, n: int, one: bytes, other
         " ON CONFLICT DO UPDATE SET grown = max(grown, excluded.grown)",
         (signer, n, first, second, int(grown)),
     )
+
+
+def _count(connection: sqlite3.Connection, signer: str, *, joined: int, grown: int) -> int:
+    (count,) = connection.execute(
+        "SELECT count(*) FROM forks WHERE signer = ? AND joined = ? AND grown = ?", (signer, joined, grown)
+    ).fetchone()
+    return int(count)
+
+
+def _reached(connection: sqlite3.Connection, signer: str, ends: list[bytes], least: int) -> list[set[bytes]]:
+    """For each end what it follows, down to place `least`."""
+    before = {
+        vid: links.parse(token).q
+        for vid, token in connection.execute(
+            "SELECT vid, token FROM versions WHERE signer = ? AND n >= ?", (signer, least)
+        )
+    }
+    found = []
+    for end in ends:
+        todo, inside = [end], set()
+        while todo:
+            vid = todo.pop()
+            if vid not in inside and vid in before:
+                inside.add(vid)
+                todo += before[vid]
+        found.append(inside)
+    return found
 
 
 def tips(connection: sqlite3.Connection, signer: str) -> tuple[bytes, ...]:
@@ -319,37 +396,10 @@ def renumber(connection: sqlite3.Connection, rng: Callable[[int], bytes]) -> byt
 
 def unhealed_forks(connection: sqlite3.Connection) -> list[tuple[str, int, bytes, bytes]]:
     """(signer, n, first, second), one for each signer whose branches no version of his joins, or went on past their
-    joining: the evidence of a clone or a stolen key."""
-    found = {
-        row[0]: (row[0], row[1], row[2], row[3])
-        for row in connection.execute("SELECT signer, min(n), first, second FROM forks WHERE grown = 1 GROUP BY signer")
-    }
-    candidates = connection.execute(
-        "SELECT DISTINCT signer FROM forks f"
-        " WHERE (SELECT count(*) FROM tips t WHERE t.signer = f.signer) > 1 AND grown = 0"
-    ).fetchall()
-    for (signer,) in candidates:
-        if signer not in found and (fork := _open_fork(connection, signer)) is not None:
-            found[signer] = fork
+    joining: the evidence of a clone or a stolen key. A look at few rows."""
+    found: dict[str, tuple[str, int, bytes, bytes]] = {}
+    for signer, n, first, second in connection.execute(
+        "SELECT signer, n, first, second FROM forks WHERE grown = 1 OR joined = 0 ORDER BY signer, grown DESC, n"
+    ):
+        found.setdefault(signer, (signer, n, first, second))
     return sorted(found.values())
-
-
-def _open_fork(connection: sqlite3.Connection, signer: str) -> tuple[str, int, bytes, bytes] | None:
-    """The first fork of a signer whose sides no one end of his chain reaches both. Only for those with several ends."""
-    before = dict(versions.of_signer(connection, signer))
-    reached = []
-    for tip in tips(connection, signer):
-        todo, inside = [tip], set()
-        while todo:
-            vid = todo.pop()
-            if vid not in inside and vid in before:
-                inside.add(vid)
-                todo += before[vid]
-        reached.append(inside)
-    rows = connection.execute(
-        "SELECT n, first, second FROM forks WHERE signer = ? ORDER BY n, first, second", (signer,)
-    )
-    for n, first, second in rows.fetchall():
-        if not any(first in inside and second in inside for inside in reached):
-            return signer, n, first, second
-    return None

@@ -6,8 +6,10 @@ import pytest
 
 from harness.mesh_world import Device, device_keys, found, seeded, verified
 from meshd.errors import Denied
-from meshd.profile import version
+from meshd.profile import author, vault, version
+from meshd.profile.apps import password
 from meshd.profile.claim import Kind, State
+from meshd.profile.links import Links
 from meshd.store import chains, peers, versions
 from meshd.store.db import get_meta
 from meshd.store.replica import Replica
@@ -349,6 +351,50 @@ def test_healing_happens_once_under_a_store_id(laptop: Device, desktop: Device) 
     desktop.add("unhealed.example")
     assert len(last_written(desktop).claim.links.q) == 1
     assert len(desktop.tips()) == 2
+
+
+def test_thousands_of_versions_at_one_place_of_a_chain_cost_as_much_as_any(laptop: Device, desktop: Device) -> None:
+    opened, (raw,) = (
+        desktop.keyring.find("password"),
+        [raw for _, raw in versions.raws(desktop.connection, desktop.tips()).values()],
+    )
+    tip = version.parse(raw).claim
+    link = Links(n=tip.links.n + 1, q=desktop.tips(), g=1, a=desktop.replica.authority.heads(Kind.PERSONAL))
+    item = password.new(["x.example"], "x", "x", time=1, made="2026-01-01T00:00:00Z")
+    body = vault.seal_item(item, opened.container.keys[-1], desktop.rng)
+    forged = [
+        author.sign(
+            desktop.keys.dsk,
+            Kind.ITEM,
+            vault.new_item_identifier(opened.application.identifier, desktop.rng),
+            opened.application.tag,
+            body,
+            link,
+            1,
+        )
+        for _ in range(1200)
+    ]
+    work: list[int] = []
+    for start in range(0, 1200, 300):
+        steps = 0
+
+        def step() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        laptop.connection.set_progress_handler(step, 100)
+        laptop.accept(forged[start : start + 300])
+        assert alarms(laptop) == [desktop.udf]
+        laptop.connection.set_progress_handler(None, 0)
+        work.append(steps)
+    assert max(work) < 1.5 * min(work), work
+    assert laptop.connection.execute("SELECT count(*) FROM forks").fetchone() <= (64,)
+    same_memory(laptop)
+    # The device that it was done to goes on, and so does its owner.
+    desktop.accept(forged)
+    desktop.add("next.example")
+    assert len(last_written(desktop).claim.links.q) <= 16
 
 
 def test_what_a_removed_device_forked_stands_as_the_cut_says(laptop: Device, desktop: Device) -> None:

@@ -114,9 +114,9 @@ SAID = (
     "SELECT tip, vid FROM joins",
     "SELECT vid, final FROM misfits",
 )
-# Which version is named beside one that went past a healing depends on what was here; who forked where does not.
+# Which version is named beside another depends on what was here; who forked where does not.
 FORKED = """
-    SELECT f.signer, f.n, first, second FROM forks f JOIN versions a ON a.vid = first JOIN versions b ON b.vid = second
+    SELECT DISTINCT f.signer, f.n FROM forks f JOIN versions a ON a.vid = first JOIN versions b ON b.vid = second
     WHERE a.n = b.n AND a.signer = b.signer
 """
 
