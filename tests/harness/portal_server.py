@@ -1,8 +1,8 @@
 """A portal that listens on loopback, in this process, and a client that speaks raw HTTP to it.
 
-    async with portal_server(home) as running:
-        client = running.client(alice.first)
-        answer = await client.ask("Publish", m.PublishRequest(entry=…))
+async with portal_server(home) as running:
+    client = running.client(alice.first)
+    answer = await client.ask("Publish", m.PublishRequest(entry=…))
 """
 
 from __future__ import annotations
