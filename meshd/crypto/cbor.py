@@ -135,6 +135,11 @@ def _plain(obj: object, depth: int) -> object:
     if isinstance(obj, (list, tuple)):
         if depth == 0:
             raise FormatError("CBOR nested too deeply")
+        if _LEAVES.issuperset(map(type, obj)):  # nearly all that is written are flat rows
+            for item in obj:
+                if type(item) is int and not _LEAST_INTEGER <= item <= _MOST_INTEGER:
+                    raise FormatError("an integer of more than 64 bits")
+            return list(obj)
         return [_plain(item, depth - 1) for item in obj]
     if isinstance(obj, Mapping):
         if depth == 0:

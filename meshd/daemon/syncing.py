@@ -359,7 +359,7 @@ class Conversation:
             while self.progress.announced - self.progress.acked > AHEAD:
                 await self._progressed.wait()
             self._check_numbering()
-            rows = versions.changes(self._daemon.reader.connection, self.progress.announced, 1000)
+            rows = versions.changes(self._daemon.reader.connection, self._skip_echo(), 1000)
             caught_up = len(rows) < 1000
             if self._session.closed:
                 return
@@ -372,6 +372,14 @@ class Conversation:
                 await self._flush()
             if caught_up:
                 return
+
+    def _skip_echo(self) -> int:
+        """Our seq up to which nothing needs announcing: the peer brought it. The last such row is not skipped."""
+        at = self.progress.announced
+        while at + 1 in self._echo and at + 2 in self._echo:
+            at += 1
+            self._echo.discard(at)
+        return at
 
     def _news(self, rows: list[versions.Change]) -> list[versions.Change]:
         """Rows without those that the peer brought. The last one stays, for it says how far this store has come."""

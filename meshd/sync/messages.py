@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from struct import Struct
 from typing import ClassVar, Protocol, Self, TypeAlias
 
+from meshd.crypto import cbor
 from meshd.errors import FormatError, VersionMismatch
 from meshd.sync import checks, frames
 
@@ -192,13 +193,7 @@ class Changes:
             raise FormatError("changes: caught up is neither true nor false")
         if 2 in fields and anew is not True:
             raise FormatError("changes: anew is said, or left out")
-        changes = tuple([_change(row) for row in checks.array(fields[0], checks.MAX_ROWS, "changes")])
-        last = 0
-        for change in changes:
-            if change.seq <= last:
-                raise FormatError("changes out of order")
-            last = change.seq
-        return cls(changes, caught_up, anew is True)
+        return cls(_changes(fields[0]), caught_up, anew is True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,9 +401,9 @@ def decode(body: bytes) -> Message | None:
 
     FormatError for what breaks a rule of its type, VersionMismatch for an even type that this release does not know.
     """
-    item = _plain_item(body)
-    if item is not None:
-        return item
+    plain = _plain_item(body) or _plain_changes(body)
+    if plain is not None:
+        return plain
     if len(body) > checks.MAX_SMALL and not body.startswith(_PROFILE_START):
         raise FormatError(f"a frame of {len(body)} bytes: only profiles may be longer than {checks.MAX_SMALL}")
     kind, fields = frames.decode(body)
@@ -419,6 +414,16 @@ def decode(body: bytes) -> Message | None:
         return None
     what = "set reconciliation" if kind == RECON else f"frames of type {kind}"
     raise VersionMismatch(f"the other device asks for {what}: that needs a newer release of meshd here")
+
+
+def _changes(rows: object) -> tuple[Change, ...]:
+    changes = tuple([_change(row) for row in checks.array(rows, checks.MAX_ROWS, "changes")])
+    last = 0
+    for change in changes:
+        if change.seq <= last:
+            raise FormatError("changes out of order")
+        last = change.seq
+    return changes
 
 
 def _change(row: object) -> Change:
@@ -439,9 +444,11 @@ def _change(row: object) -> Change:
     return Change(seq, kind, identifier, checks.blob(vid, checks.VID_SIZE, "vid"), gen, updated, size, signer)
 
 
-# ── Items, by hand ── nearly all of a first sync are items of 256 bytes to 64 KiB; their frames have one fixed head:
-# [10, {0: vid, 1: kind below 24, 2: bytes with a two-byte length}]
+# ── Items and changes, by hand ── nearly all of a first sync are items of 256 bytes to 64 KiB and the rows before them;
+# their frames have one form: [10, {0: vid, 1: kind below 24, 2: bytes with a two-byte length}], [6, {0: rows, 1: bool}]
 _PROFILE_START = b"\x82\x02"
+_CHANGES_START = b"\x82\x06\xa2\x00"
+_CHANGES_ENDS = {b"\x01\xf4": False, b"\x01\xf5": True}
 _ITEM_START = b"\x82\x0a\xa3\x00\x58\x20"
 _ITEM = Struct(">6s32sBBBBH")
 _ITEM_FRAME = Struct(">I6s32sBBBBH")
@@ -472,3 +479,11 @@ def _plain_item(body: bytes) -> Item | None:
     if one != 1 or kind > 23 or two != 2 or head != 0x59 or total < 256 or len(body) != _ITEM.size + total:
         return None
     return Item(vid, kind, body[_ITEM.size :], 0, total)
+
+
+def _plain_changes(body: bytes) -> Changes | None:
+    """As `_plain_item`: between the head and the end of the map stands one array, and it alone has to be read."""
+    caught_up = _CHANGES_ENDS.get(body[-2:])
+    if caught_up is None or not body.startswith(_CHANGES_START) or len(body) > checks.MAX_SMALL:
+        return None
+    return Changes(_changes(cbor.decode(body[len(_CHANGES_START) : -2], frames.MAX_DEPTH - 2)), caught_up)

@@ -63,7 +63,7 @@ UNKNOWN_SIZE = WINDOW_BYTES // WINDOW_ITEMS  # reserved for an item whose size n
 FRAME_MARGIN = 128  # room for what stands around the bytes in a frame
 
 
-class Turn(enum.Enum):
+class Turn(enum.StrEnum):
     """How far one side has come. Both sides go the same way, each at its own pace."""
 
     OPENING = "opening"
