@@ -1,1 +1,1 @@
-"""The portal protocol as pure functions: what is asked, what may be, what is answered. No store, no socket, no clock."""
+"""The portal protocol as pure functions: what is asked, what may be, what is answered. No store, no socket."""

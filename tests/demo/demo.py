@@ -1,4 +1,4 @@
-"""`make demo`: three devices on this machine, from nothing to a synced vault, in about a minute.
+"""`make demo`: four devices and a portal on this machine, from nothing to a synced vault, in about a minute.
 
 Every command is run as it is shown, with the programs that a person installs, and what they print is shown as it comes;
 what must be true after it is checked, and the demo ends with 1 where it is not. The devices are three homes in a
@@ -16,13 +16,16 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from harness.daemons import DaemonError, Device, Household, lines
+from harness.portal_process import PortalProcess
 
 EXPORT = Path(__file__).parents[1] / "data" / "chrome-export.csv"
 SITE = "github.com"
+ACCOUNT = "alice@example.net"
 WIDTH = 100
 BOLD, DIM, GREEN, RED, PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[31m", "\x1b[0m"
 
@@ -118,8 +121,10 @@ class Demo:
         self.laptop, self.desktop, self.phone = (
             Actor(stage, house.device(name)) for name in ("laptop", "desktop", "phone")
         )
+        self.tablet = Actor(stage, house.device("tablet"))
         self.actors = (self.laptop, self.desktop, self.phone)
-        for actor in self.actors:
+        self.portal = PortalProcess(house.directory / "portal")
+        for actor in (*self.actors, self.tablet):
             self.file(f"{actor.name}.passphrase", f"only {actor.name} knows this one")
         self.file("master.passphrase", "six words that lie in a drawer")
         shutil.copy(EXPORT, self.directory / "passwords.csv")
@@ -144,7 +149,8 @@ class Demo:
             "All three are on this machine, each with a home of its own; the --home DIR that each command has is left"
             " out below. Passphrases come from files here; on a terminal they are asked for."
         )
-        for act in (self.first_device, self.second_device, self.both_ways, self.third_device, self.apart, self.killed):
+        acts = (self.first_device, self.second_device, self.both_ways, self.third_device, self.apart, self.killed)
+        for act in (*acts, self.at_a_distance):
             act()
 
     def first_device(self) -> None:
@@ -289,6 +295,41 @@ class Demo:
         for actor in self.actors:
             self.conflicts(actor, 0)
 
+    def at_a_distance(self) -> None:
+        self.stage.act("A portal, for devices that never share a network")
+        self.stage.say("Nobody needs one. It holds ciphertext, and here it is a process on this machine.")
+        self.stage.command("server", "meshd portal --domain example.net --data portal --insecure-http &")
+        if self.portal.start() is not None:
+            raise WrongError(self.portal.log.read_text())
+        reach = ["--address", f"127.0.0.1:{self.portal.port}", "--insecure-http"]
+        self.laptop("portal", "add", ACCOUNT, *reach)
+        self.laptop("wait", "--synced", "--portal")
+        self.stage.say(
+            "A tablet far away asks to join. Each side shows the other's fingerprint; here the mesh's is given along."
+        )
+        self.tablet.meshd("--no-lan")
+        mesh = self.laptop.device.json("whoami")["mesh"]
+        words = ["connect", ACCOUNT, *reach, "--fingerprint", mesh, "--name", "tablet", "--passphrase-file"]
+        self.stage.command("tablet", f"meshctl {' '.join(words)} tablet.passphrase &")
+        joining = self.tablet.device.background(*words, self.directory / "tablet.passphrase")
+        pending: list[dict[str, Any]] = []
+        while not pending:
+            if joining.poll() is not None:
+                raise WrongError(f"the tablet gave up: {joining.communicate()[0]}")
+            pending = self.laptop.device.json("pending")["pending"]
+        self.laptop("pending")
+        self.laptop("accept", pending[0]["id"][:11], "--yes")
+        said, _ = joining.communicate(timeout=60)
+        self.stage.output(said)
+        if joining.returncode != 0:
+            raise WrongError("the tablet was not connected")
+        self.tablet("wait", "--synced", "--portal")
+        self.check(self.tablet.password(SITE) == self.laptop.password(SITE), "the tablet has what the laptop has")
+        self.tablet("password", "edit", SITE, given=self.file("new-password", "changed-far-away"))
+        self.tablet("wait", "--synced", "--portal")
+        self.laptop("wait", "--synced", "--portal")
+        self.check(self.laptop.password(SITE) == "changed-far-away", "and the laptop what was changed far away")
+
     def add_until_killed(self, least: int) -> tuple[set[str], str]:
         """Add logins one by one, and kill the daemon during one of them; their sites, and what the last said."""
         acknowledged: set[str] = set()
@@ -318,9 +359,12 @@ class Demo:
 
     def close(self) -> None:
         """Stop what runs; a daemon that does not stop by itself is a failure too."""
-        for actor in self.actors:
+        for actor in (*self.actors, self.tablet):
             if actor.device.process is not None:
                 actor.quits()
+        self.stage.command("server", "kill %meshd")
+        if self.portal.stop() != 0:
+            raise WrongError("the portal did not stop in peace")
 
 
 NEXT = """
@@ -345,9 +389,12 @@ def main() -> int:
     try:
         with house:
             demo = Demo(stage, house)
-            demo.run()
-            stage.act("The end")
-            demo.close()
+            try:
+                demo.run()
+                stage.act("The end")
+                demo.close()
+            finally:
+                demo.portal.end()
     except (WrongError, DaemonError, subprocess.TimeoutExpired, OSError) as exc:
         stage.wrong(str(exc))
         for note in getattr(exc, "__notes__", ()):
@@ -356,7 +403,11 @@ def main() -> int:
     except KeyboardInterrupt:
         stage.wrong("broken off; nothing is left running")
         return 130
-    if any(actor.device.running for actor in demo.actors) or house.directory.exists():
+    if (
+        any(actor.device.running for actor in (*demo.actors, demo.tablet))
+        or (demo.portal.process is not None and demo.portal.process.poll() is None)
+        or house.directory.exists()
+    ):
         stage.wrong("something was left behind")
         return 1
     stage.plain(NEXT)
