@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.daemons import Household
-from harness.portal_process import PortalProcess
+from harness.portal_daemon import PortalDaemon
 from meshctl.answers import text
 
 pytestmark = pytest.mark.e2e
@@ -13,7 +13,7 @@ ACCOUNT = "alice@example.net"
 
 
 def test_a_third_device_joins_by_fingerprint_and_everybody_keeps_in_step_through_the_portal() -> None:
-    with Household(options=["--no-lan"]) as house, PortalProcess(house.directory / "portal") as portal:
+    with Household(options=["--no-lan"]) as house, PortalDaemon(house.directory / "portal") as portal:
         laptop, phone = house.device("laptop"), house.device("phone")
         laptop.start()
         phone.start()
