@@ -134,10 +134,8 @@ class Daemon:
         self.changed = Wakeup()  # who is connected, locked, or in which state
         self.secret_read = trio.current_time() if _in_trio() else 0.0
         self.started = time.monotonic()
-        forks = chains.unhealed_forks(self.reader.connection) if self.snapshot.connected else []
-        self.cloned = chains.seems_cloned(self.reader.connection) or any(
-            signer == self.snapshot.own and not chains.may_heal(self.reader.connection) for signer, *_ in forks
-        )
+        self.cloned = self.snapshot.connected and chains.second_writer(self.reader.connection, self.snapshot.own)
+        self.heard_all: Callable[[], bool] = lambda: False  # … that the siblings who are there hold; siblings know
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 

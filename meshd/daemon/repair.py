@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import trio
 
-from meshd.daemon import authoring, drafts, renewal, rotation, surplus
+from meshd.daemon import authoring, drafts, membership, pairing_wire, renewal, rotation, surplus
 from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon
 from meshd.daemon.names import moved_past
@@ -24,7 +24,7 @@ from meshd.daemon.pen import Pen
 from meshd.errors import Locked, MeshError
 from meshd.profile.claim import Kind
 from meshd.profile.version import Parsed
-from meshd.store import versions
+from meshd.store import chains, versions
 
 SPREAD = 3.0  # seconds that devices spread out over
 LAST_PAUSE = 600.0  # after something went wrong again and again
@@ -53,6 +53,7 @@ async def repair(daemon: Daemon, *, spread: float = SPREAD) -> None:
     while True:
         moved, changed = daemon.moved.count, daemon.changed.count
         try:
+            await _heal(daemon)
             if await _look(daemon, watch):
                 await trio.sleep(_turn(daemon, spread))
                 mended = await with_pen(daemon, watch.mend)
@@ -70,6 +71,27 @@ async def repair(daemon: Daemon, *, spread: float = SPREAD) -> None:
             await trio.sleep(pause)
         await moved_past(daemon, moved, changed)
         await trio.sleep(spread / 3)  # a first sync commits many times in that
+
+
+async def _heal(daemon: Daemon) -> None:
+    """Join what a restored device lost and what it wrote since, so that nobody takes it for a clone for longer than it
+    must: by saying its name once more. Not before it has heard what those who are there hold, for what comes of the
+    lost branch afterwards would look like a second writer."""
+    connection, own = daemon.reader.connection, daemon.snapshot.own
+    if daemon.keyring is None or not daemon.snapshot.is_member or not chains.to_heal(connection, own):
+        return
+    if daemon.heard_all() and await with_pen(daemon, heal):
+        daemon.log.info("joined what was lost in a restore with what was written since")
+
+
+def heal(pen: Pen) -> bool:
+    """Write a version that changes nothing, if it joins the ends of this device's chain; in the writer's thread."""
+    own = pen.replica.own
+    name = pairing_wire.device_names(pen.connection, pen.keyring).get(own)
+    if name is None or not chains.to_heal(pen.connection, own):
+        return False
+    membership.name_device(pen, own, name)
+    return True
 
 
 async def _look(daemon: Daemon, watch: Watch) -> bool:

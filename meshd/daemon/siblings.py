@@ -65,6 +65,7 @@ class Siblings:
         self.known: dict[str, Sibling] = {}
         self._unproven = 0
         self._pins = Pins(daemon)
+        daemon.heard_all = self._heard_all
         self._presence = Presence(daemon, network, lambda: self.port, self._seen, self._gone)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -99,6 +100,11 @@ class Siblings:
                 progress.doubt()
             for sibling in self.known.values():
                 sibling.nudge()
+
+    def _heard_all(self) -> bool:
+        """Is somebody connected, and holds this device all that those who are connected announced?"""
+        there = list(self.connections.values())
+        return bool(there) and all(one.connected and one.caught_up and one.ours >= one.theirs for one in there)
 
     # --- being called -------------------------------------------------------------------------------------------------
 

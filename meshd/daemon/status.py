@@ -50,6 +50,7 @@ _GRAVITY = (
     "store",
     "quarantine",
     "pending",
+    "restored",
     "no-network",
     "clock-skew",
     "drafts",
@@ -286,11 +287,19 @@ def _forks(daemon: Daemon, names: Mapping[str, str], health: Health) -> None:
     found: dict[str, int] = health.read(
         lambda: {fork[0]: fork[1] for fork in chains.unhealed_forks(daemon.reader.connection)}, {}
     )
-    if daemon.cloned or own in found:
+    connection = daemon.reader.connection
+    if daemon.cloned or health.read(lambda: chains.second_writer(connection, own), False):
         health.add(
             "cloned",
             "Something else writes with this device's keys: a copy of its home is in use, or its keys were stolen.",
             "use one copy only; if you made none, remove this device from the mesh and connect it anew",
+        )
+    elif own in found:
+        health.add(
+            "restored",
+            "This device was restored from a backup: it got back what it had lost, and goes on from that and from what"
+            " it wrote since.",
+            "nothing is to be done; if it was not restored, remove it from the mesh and connect it anew",
         )
     for udf, n in found.items():
         if udf != own:

@@ -373,9 +373,17 @@ def doubted(connection: sqlite3.Connection, rng: Callable[[int], bytes]) -> bool
     return False
 
 
-def seems_cloned(connection: sqlite3.Connection) -> bool:
-    """Did more of our own come from outside than one restored backup explains?"""
-    return get_meta(connection, _FOREIGN) == get_meta(connection, "store_id")
+def second_writer(connection: sqlite3.Connection, own: str) -> bool:
+    """Does something else write with our key: did more of our own come from outside than restored backups explain?"""
+    if get_meta(connection, _FOREIGN) == get_meta(connection, "store_id"):
+        return True
+    grown = connection.execute("SELECT max(grown) FROM forks WHERE signer = ? AND joined = 0", (own,)).fetchone()[0]
+    return grown == 1 or (grown == 0 and not may_heal(connection))
+
+
+def to_heal(connection: sqlite3.Connection, own: str) -> bool:
+    """Are there ends of our own chain that this store may join?"""
+    return may_heal(connection) and len(tips(connection, own)) > 1
 
 
 def may_heal(connection: sqlite3.Connection) -> bool:

@@ -13,8 +13,9 @@ import trio
 from harness import devices
 from harness.devices import Device, mesh
 from harness.lan import MemoryLan
+from meshd.daemon import repair
 from meshd.daemon.status import in_step, newest_seq
-from meshd.store import peers
+from meshd.store import chains, peers
 from meshd.sync.messages import Feed
 
 
@@ -84,6 +85,35 @@ async def test_a_restored_store_is_heard_however_much_it_wrote_before_it_met_any
                 assert not desktop.daemon.cloned, "a backup was taken for a clone"
                 await desktop.add(f"again-{time}.example", "alice", "again")
                 await all_synced(*everybody)
+
+
+async def test_a_restored_device_heals_by_itself_and_every_alarm_ends(home: Path) -> None:
+    async with mesh(home, "laptop", "desktop", run=False) as (_, (laptop, desktop)):
+        async with running(laptop, desktop):
+            await all_synced(laptop, desktop)
+        backup = home / "backup.db"
+        back_up(desktop, backup)
+        async with running(laptop, desktop):
+            await desktop.add("lost.example", "alice", "lost")
+            await all_synced(laptop, desktop)
+        await restore(desktop, backup)
+        await desktop.add("apart.example", "alice", "apart")
+
+        def forks(one: Device) -> int:
+            return len(chains.unhealed_forks(one.daemon.reader.connection))
+
+        async with running(laptop, desktop):
+            await all_synced(laptop, desktop)
+            assert forks(laptop) == forks(desktop) == 1
+            connection = desktop.daemon.reader.connection
+            assert not chains.second_writer(connection, desktop.udf), "it is known to be restored, and no alarm"
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(repair.repair, desktop.daemon)
+                await desktop.until(lambda: forks(desktop) == 0)
+                await laptop.until(lambda: forks(laptop) == 0)
+                nursery.cancel_scope.cancel()
+            assert not desktop.daemon.cloned and not chains.second_writer(connection, desktop.udf)
+            await all_synced(laptop, desktop)
 
 
 async def test_what_others_wrote_at_the_same_places_of_the_numbering_hides_nothing(home: Path) -> None:
