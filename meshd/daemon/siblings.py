@@ -18,7 +18,7 @@ from meshd.daemon import introduction
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.pins import Pins
 from meshd.daemon.presence import Presence, Sighted
-from meshd.daemon.syncing import STRIKES, Conversation, Progress
+from meshd.daemon.syncing import DOUBT_SECONDS, STRIKES, Conversation, Progress
 from meshd.errors import MeshError, NetworkError, Refused, RemoteProtocolError
 from meshd.net import streams, tls
 from meshd.net.lan import Network
@@ -126,6 +126,8 @@ class Siblings:
             await self._answer(stream, address, admitted)
         except* _NETWORK_ERRORS as group:
             self._log_lost(address, group)
+        except* Exception as group:  # a fault of ours: it ends what this caller wanted, and is told with its place
+            self._daemon.log.error("a fault in the connection from %s", address, exc_info=group)
         finally:
             if not proven:
                 self._unproven -= 1
@@ -245,6 +247,10 @@ class Siblings:
         except* _NETWORK_ERRORS as group:
             sibling.last_error = _first(group)
             self._log_lost(address, group)
+        except* Exception as group:
+            sibling.last_error = _first(group)
+            self._daemon.log.error("a fault in the connection to %s", address, exc_info=group)
+            await trio.sleep(FIRST_RETRY)
         stranger = secured is not None and not progress.greeted and not progress.scope.cancel_called
         if progress.greeted:
             sibling.introduced = False
@@ -330,8 +336,11 @@ class Siblings:
             ours_is_lower = self._daemon.snapshot.own < udf
             if current.connected and current.outgoing == ours_is_lower and progress.outgoing != ours_is_lower:
                 current.doubt()  # it would not call if it were content
-                await trio.aclose_forcefully(stream)
-                return
+                current.called = current.called or trio.current_time()
+                # It answers, and is called for all the same: then a copy of its home runs, and is heard in turn.
+                if trio.current_time() - current.called <= DOUBT_SECONDS:
+                    await trio.aclose_forcefully(stream)
+                    return
             current.scope.cancel()
         self.connections[udf] = progress
         try:

@@ -62,6 +62,7 @@ class Progress:
     received: int = 0
     clock_skew_ms: int = 0
     strikes: int = 0
+    called: float = 0.0  # when somebody else called in the peer's name for the first time
     scope: trio.CancelScope = field(default_factory=trio.CancelScope, repr=False)
     doubted: trio.Event = field(default_factory=trio.Event, repr=False)
 
@@ -120,8 +121,8 @@ class Conversation:
                 nursery.start_soon(self._dispel_doubts)
                 await self._read()
                 nursery.cancel_scope.cancel()
-        except trio.TooSlowError as exc:
-            raise NetworkError("the other device did not answer in time") from exc
+        except* trio.TooSlowError as group:
+            raise NetworkError("the other device did not answer in time") from group
         finally:
             self.progress.connected = False
             await self._end()

@@ -206,3 +206,21 @@ async def test_a_cursor_beyond_everything_is_told_everything_and_changes_no_numb
             await all_synced(laptop, desktop)
         assert desktop.daemon.store_id() == before
     assert Feed(before, 5, bytes(8), bytes(32)).fields() == {0: before, 1: 5, 2: bytes(8), 3: bytes(32)}
+
+
+async def test_a_copy_that_runs_beside_its_original_is_heard_and_everybody_is_alarmed(home: Path) -> None:
+    async with mesh(home, "laptop", "desktop", run=False) as (lan, (laptop, desktop)):
+        async with running(laptop, desktop):
+            await all_synced(laptop, desktop)
+        copy = await clone(lan, desktop, home)
+        try:
+            async with running(laptop, desktop, copy):
+                written = set()
+                for time in range(3):
+                    written |= {(await one.add(f"{time}.{one.name}.example", "x", "x")).vid for one in (desktop, copy)}
+                    for one in (laptop, desktop, copy):
+                        await one.until(lambda one=one: written <= one.holds())  # type: ignore[misc]
+                await laptop.until(lambda: bool(chains.unhealed_forks(laptop.daemon.reader.connection)))
+                assert desktop.daemon.cloned or copy.daemon.cloned
+        finally:
+            copy.daemon.close()
