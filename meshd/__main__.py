@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import trio
 
 from meshd import __version__
 from meshd.errors import MeshError
+from meshd.store.db import mapped
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,14 +45,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.start(settings.log.level)
         with paths.hold(where.lock):
             trio.run(app.run_device, settings, where, strict_exception_groups=True)
-    except MeshError as exc:
-        print(f"meshd: {exc}", file=sys.stderr)
-        if exc.hint:
-            print(f"       {exc.hint}", file=sys.stderr)
-        return exit_code(exc.code)
     except KeyboardInterrupt:
         return 130
+    except Exception as exc:
+        told = _told(exc)
+        if told is None:
+            raise
+        print(f"meshd: {told}", file=sys.stderr)
+        if told.hint:
+            print(f"       {told.hint}", file=sys.stderr)
+        return exit_code(told.code)
     return 0
+
+
+def _told(exc: BaseException) -> MeshError | None:
+    """The error to tell a person; None for what is a fault of this program, and is better shown whole."""
+    if isinstance(exc, BaseExceptionGroup):
+        found = [_told(one) for one in exc.exceptions]
+        return found[0] if all(found) else None
+    if isinstance(exc, sqlite3.Error):
+        return mapped(exc)
+    return exc if isinstance(exc, MeshError) else None
 
 
 if __name__ == "__main__":

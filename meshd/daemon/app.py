@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import trio
 
-from meshd.daemon import announce, api, locking, repair, wiping
+from meshd.daemon import announce, api, checking, locking, repair, wiping
 from meshd.daemon.config import Config
 from meshd.daemon.connecting import Connections
 from meshd.daemon.context import Daemon, Wakeup, open_daemon, wait
@@ -31,6 +32,7 @@ from meshd.net import systemd
 from meshd.net.lan import Lan, Network
 
 STOP_SECONDS = 5.0
+FIRST_PAUSE, LAST_PAUSE = 1.0, 300.0  # before what failed begins anew
 ANSWER_SECONDS = 0.3  # for the answer that says that the device was wiped, which is on its way
 SETTLE_SECONDS = 1.0  # what changes within so long is read again together
 POURING = 500  # so many items in that time are a first sync, or an import
@@ -93,10 +95,8 @@ async def serve(daemon: Daemon, network: Network | None, nursery: trio.Nursery) 
         await nursery.start(invitations.run)
         await nursery.start(connections.run)
     await nursery.start(portals.run)
-    nursery.start_soon(keep_index, daemon)
-    nursery.start_soon(locking.auto_lock, daemon)
-    nursery.start_soon(announce.announcements, daemon)
-    nursery.start_soon(repair.repair, daemon)
+    for task in (keep_index, locking.auto_lock, announce.announcements, repair.repair, checking.keep_checking):
+        nursery.start_soon(keep_up, daemon, task)
     await nursery.start(api.serve, app, str(daemon.paths.socket))
     return app
 
@@ -118,6 +118,26 @@ async def when_connected(daemon: Daemon, siblings: Siblings) -> None:
         if not daemon.snapshot.connected or daemon.tier1 is None:
             await daemon.changed.after(seen)
     await siblings.run()
+
+
+async def keep_up(daemon: Daemon, task: Callable[[Daemon], Awaitable[None]]) -> None:
+    """Run something that the device does by itself. A fault in it is told, and it begins anew: what people and siblings
+    ask for goes on."""
+    pause = FIRST_PAUSE
+    while True:
+        begun, ended = trio.current_time(), False
+        try:
+            await task(daemon)
+            ended = True
+        except* sqlite3.Error as group:
+            for one in group.exceptions:
+                daemon.log.error("%s: the store can't be read or written: %s", task.__name__, one)
+        except* Exception as group:
+            daemon.log.error("a fault in %s", task.__name__, exc_info=group)
+        if ended:
+            return
+        pause = FIRST_PAUSE if trio.current_time() - begun > LAST_PAUSE else min(pause * 2, LAST_PAUSE)
+        await trio.sleep(pause)
 
 
 async def keep_index(daemon: Daemon) -> None:

@@ -32,7 +32,7 @@ from meshd.profile.apps import DISCOVERY
 from meshd.profile.claim import Kind, State
 from meshd.profile.device import DeviceKeys
 from meshd.store import chains, events, peers, versions
-from meshd.store.db import Database, Reader, get_meta, open_database, set_meta
+from meshd.store.db import Database, Reader, get_meta, open_database, set_meta, store_errors
 from meshd.store.keystore import Keystore
 from meshd.store.replica import Outcome, Replica
 from meshd.store.writer import Writer
@@ -118,6 +118,7 @@ class Daemon:
         self.paths = paths
         self.rng = rng
         self.now_ms = now_ms
+        self.damage: list[str] = []  # what is wrong with the store's pages, as far as they were read
         self.run = b""  # this time that the store is open: see `peers.begin_run`
         self.log = logging.getLogger("meshd")
         self.database = database
@@ -316,6 +317,14 @@ class Daemon:
         finally:
             reader.close()
 
+    def found_damage(self, problems: list[str]) -> None:
+        """What a check of the store found."""
+        if problems:
+            self.log.error("the store is damaged: %s", "; ".join(problems[:3]))
+        if problems != self.damage:
+            self.damage = problems
+            self.changed.bump()
+
     def store_id(self) -> bytes:
         """The random name of this store's numbering (formats.md F8)."""
         found = get_meta(self.reader.connection, "store_id")
@@ -414,7 +423,9 @@ def open_daemon(
     """
     database = open_database(paths.store, create=True)
     try:
-        if get_meta(database.connection, "store_id") is None:
+        with store_errors():
+            named = get_meta(database.connection, "store_id") is not None
+        if not named:
             if database.query("SELECT 1 FROM versions LIMIT 1"):
                 raise StoreError("the store has lost its identity")
             with database.transaction() as connection:
@@ -425,7 +436,8 @@ def open_daemon(
                 peers.begin_run(connection, run, versions.last_seq(connection))
         except DiskFull:
             run = b""  # what is there can be read all the same; siblings are told everything again, later
-        daemon = Daemon(config, paths, database, rng, now_ms, fault)
+        with store_errors():
+            daemon = Daemon(config, paths, database, rng, now_ms, fault)
         daemon.run = run
     except BaseException:
         database.close()

@@ -250,6 +250,12 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
             "Whoever took this device into the mesh had been removed from it, so it is none of its devices.",
             "an admin can take it back; or run here: meshctl wipe, then connect it anew",
         )
+    if daemon.damage:
+        health.add(
+            "store-damaged",
+            f"The store is damaged: {daemon.damage[0]}",
+            "keep its files, and restore a backup or sync into a new home; what can be read goes on syncing",
+        )
     _forks(daemon, names, health)
     _strikes(connections(app).values(), names, health)
     for code, udf, detail in snapshot.health:

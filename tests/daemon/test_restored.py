@@ -219,7 +219,7 @@ async def test_a_copy_that_runs_beside_its_original_is_heard_and_everybody_is_al
                 for time in range(3):
                     written |= {(await one.add(f"{time}.{one.name}.example", "x", "x")).vid for one in (desktop, copy)}
                     for one in (laptop, desktop, copy):
-                        await one.until(lambda one=one: written <= one.holds())  # type: ignore[misc]
+                        await one.until(lambda one=one, vids=frozenset(written): vids <= one.holds())  # type: ignore[misc]
                 await laptop.until(lambda: bool(chains.unhealed_forks(laptop.daemon.reader.connection)))
                 assert desktop.daemon.cloned or copy.daemon.cloned
         finally:
