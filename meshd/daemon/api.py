@@ -98,6 +98,7 @@ class SiblingsView(Protocol):
     port: int
     connections: dict[str, Progress]
     known: dict[str, Sibling]
+    lies: dict[str, tuple[int, float]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,9 @@ class Connections:
             error = exc
         except STREAM_ERRORS as exc:
             error = stream_error(exc)
+        except Exception as exc:  # a fault of ours ends this joining and not the daemon
+            self._daemon.log.error("a fault while joining", exc_info=exc)
+            error = NetworkError("Joining failed by a fault of meshd; its log says more.")
         finally:
             with trio.CancelScope(shield=True):
                 await self._finish(job, error)

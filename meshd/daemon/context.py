@@ -40,6 +40,7 @@ from meshd.store.writer import Writer
 T = TypeVar("T")
 Clock = Callable[[], int]
 READ_INLINE = 50  # so many items are read again without a hop to a thread
+DAY_MS = 24 * 3600 * 1000
 EVENTS_EACH = 20  # so many items of one transaction are told one by one
 
 
@@ -118,6 +119,8 @@ class Daemon:
         self.paths = paths
         self.rng = rng
         self.now_ms = now_ms
+        self.refusals = 0  # versions that were malformed, wrongly signed or out of place, lately
+        self.refused_at = 0
         self.damage: list[str] = []  # what is wrong with the store's pages, as far as they were read
         self.run = b""  # this time that the store is open: see `peers.begin_run`
         self.log = logging.getLogger("meshd")
@@ -271,6 +274,8 @@ class Daemon:
         outcome = committed.outcome
         if committed.snapshot is not None:
             self.snapshot = committed.snapshot
+        if outcome.rejected:
+            self.refused(len(outcome.rejected))
         if outcome.cloned:
             self.cloned = True
         if outcome.renumbered:
@@ -316,6 +321,13 @@ class Daemon:
             return index.read(reader.connection, identifiers)
         finally:
             reader.close()
+
+    def refused(self, count: int) -> None:
+        """So many versions were refused; counted until a day passes without one."""
+        if self.now_ms() - self.refused_at > DAY_MS:
+            self.refusals = 0
+        self.refusals += count
+        self.refused_at = self.now_ms()
 
     def found_damage(self, problems: list[str]) -> None:
         """What a check of the store found."""

@@ -230,6 +230,8 @@ class Invitations:
             await hosting.run(busy=same > 0)
         except (MeshError, *STREAM_ERRORS) as exc:
             self._daemon.log.info("pairing with %s: %s", address, exc)
+        except Exception as exc:
+            self._daemon.log.error("a fault while pairing with %s", address, exc_info=exc)
         finally:
             self._callers.remove(caller)
             with trio.CancelScope(shield=True):

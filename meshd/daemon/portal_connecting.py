@@ -212,6 +212,9 @@ class RemoteConnections:
             error = Refused("Nobody let this device in within an hour.", hint="run meshctl connect again: it goes on")
         except MeshError as exc:
             error = exc
+        except Exception as exc:  # a fault of ours ends this joining and not the daemon
+            self._daemon.log.error("a fault while joining", exc_info=exc)
+            error = Refused("Joining failed by a fault of meshd; its log says more.")
         finally:
             with trio.CancelScope(shield=True):
                 await self._finish(job, error)

@@ -36,6 +36,7 @@ class Announced:
 
     def __init__(self, cursor: int) -> None:
         self.durable = cursor  # the peer's seq up to which the store holds everything
+        self.skipped: int | None = None  # the first row that was not taken
         self.last = b""  # the version there; empty as long as it stands where it began
         self._rows: deque[tuple[int, bytes]] = deque()  # (seq, vid) in order
         self._open: set[bytes] = set()  # to be wanted, wanted, or here and not committed
@@ -82,6 +83,12 @@ class Announced:
     def settle(self, vids: Sequence[bytes]) -> None:
         """These are committed, or dealt with."""
         self._open.difference_update(vids)
+
+    def skip(self, vids: Collection[bytes]) -> None:
+        """These were not taken, for want of room or because no profile lists their signer: they are dealt with for now,
+        and asked for again in the next conversation, for what is remembered of the peer stops before them."""
+        if self.skipped is None:
+            self.skipped = next((seq for seq, vid in self._rows if vid in vids), None)
 
     def advance(self) -> bool:
         """Move `durable` on; True if it moved."""

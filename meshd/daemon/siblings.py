@@ -64,6 +64,7 @@ class Siblings:
         self.connections: dict[str, Progress] = {}
         self.known: dict[str, Sibling] = {}
         self._unproven = 0
+        self.lies: dict[str, tuple[int, float]] = {}  # UDF → (strikes, when the last conversation with them ended)
         self._pins = Pins(daemon)
         daemon.heard_all = self._heard_all
         self._presence = Presence(daemon, network, lambda: self.port, self._seen, self._gone)
@@ -331,6 +332,14 @@ class Siblings:
     async def _converse(self, stream: tls.TlsStream, progress: Progress) -> None:
         """Run the one conversation with a device; of two the one that the lower fingerprint dialled stays."""
         udf = progress.udf
+        strikes, when = self.lies.get(udf, (0, 0.0))
+        if strikes and trio.current_time() - when >= AFTER_LIES:
+            del self.lies[udf]
+        elif strikes >= STRIKES:
+            await trio.aclose_forcefully(stream)
+            raise Refused("that device sent what can't be believed, and is left alone for an hour")
+        else:
+            progress.strikes = strikes
         current = self.connections.get(udf)
         if current is not None:
             ours_is_lower = self._daemon.snapshot.own < udf
@@ -348,6 +357,8 @@ class Siblings:
                 await self._remember(udf, progress)
                 await Conversation(self._daemon, stream, progress).run()
         finally:
+            if progress.strikes > self.lies.get(udf, (0, 0.0))[0]:
+                self.lies[udf] = progress.strikes, trio.current_time()
             if self.connections.get(udf) is progress:
                 del self.connections[udf]
             self._daemon.changed.bump()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshd import __version__
 from meshd.daemon import drafts, recent
 from meshd.daemon import names as naming
-from meshd.daemon.context import Daemon
+from meshd.daemon.context import DAY_MS, Daemon
 from meshd.daemon.index import conflicted
 from meshd.daemon.syncing import Progress
 from meshd.errors import MeshError, StoreError
@@ -51,6 +51,7 @@ _GRAVITY = (
     "quarantine",
     "pending",
     "restored",
+    "rejected",
     "no-network",
     "clock-skew",
     "drafts",
@@ -257,7 +258,13 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
             "keep its files, and restore a backup or sync into a new home; what can be read goes on syncing",
         )
     _forks(daemon, names, health)
-    _strikes(connections(app).values(), names, health)
+    _strikes(app, names, health)
+    if daemon.refusals and daemon.now_ms() - daemon.refused_at < DAY_MS:
+        health.add(
+            "rejected",
+            f"{daemon.refusals} versions were refused in the last day: malformed, wrongly signed or out of place.",
+            "none was taken; meshctl events has when, and why",
+        )
     for code, udf, detail in snapshot.health:
         health.add(code, f"{naming.shown(names, udf)}: {detail}", "an admin settles it with the master passphrase")
     _aside(daemon, health)
@@ -317,15 +324,16 @@ def _forks(daemon: Daemon, names: Mapping[str, str], health: Health) -> None:
             )
 
 
-def _strikes(progresses: Iterable[Progress], names: Mapping[str, str], health: Health) -> None:
-    for progress in progresses:
-        if progress.strikes:
-            name = naming.shown(names, progress.udf)
-            health.add(
-                "possible-attack",
-                f"{name} sent versions that are malformed or wrongly signed; none was taken.",
-                "look after that device; if it is not in your hands any more, remove it from the mesh",
-            )
+def _strikes(app: App, names: Mapping[str, str], health: Health) -> None:
+    liars = {progress.udf for progress in connections(app).values() if progress.strikes}
+    if app.siblings is not None:
+        liars |= app.siblings.lies.keys() & set(app.daemon.snapshot.siblings)
+    for udf in sorted(liars):
+        health.add(
+            "possible-attack",
+            f"{naming.shown(names, udf)} sent versions that are malformed or wrongly signed; none was taken.",
+            "look after that device; if it is not in your hands any more, remove it from the mesh",
+        )
 
 
 def _aside(daemon: Daemon, health: Health) -> None:

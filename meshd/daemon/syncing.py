@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import trio
@@ -60,6 +61,7 @@ class Progress:
     ours: int = 0  # … up to which we have committed
     caught_up: bool = False
     received: int = 0
+    skipped: int = 0  # versions that were not taken, to be asked for again
     clock_skew_ms: int = 0
     strikes: int = 0
     called: float = 0.0  # when somebody else called in the peer's name for the first time
@@ -144,10 +146,12 @@ class Conversation:
         progress, now, numbering = self.progress, self._daemon.now_ms(), self._numbering
         store_id, run, seq, last = self._store_id, self._run, self._announced.durable, self._announced.last
 
+        whole = self._announced.skipped is None
+
         def save(connection: sqlite3.Connection) -> None:
             if get_meta(connection, "store_id") == numbering:  # or else it was said of other versions
                 peers.set_ack(connection, progress.udf, progress.acked)
-            if last:
+            if last and whole:
                 peers.set_cursor(connection, progress.udf, store_id, seq, run, last)
             peers.seen(connection, progress.udf, now)
 
@@ -288,23 +292,32 @@ class Conversation:
                 found = combined([Verified(found.versions, (), found.refused), again])
             if found.refused:
                 self._strike(found.refused)
-            await self._store(found, items)
+            unknown = set(found.unknown)
+            await self._store(found, items, {item.vid for item in items if item.raw in unknown})
 
-    async def _store(self, verified: Verified, items: list[PeerItem]) -> None:
+    async def _store(self, verified: Verified, items: list[PeerItem], unknown: Collection[bytes] = ()) -> None:
         """One transaction: the versions, and the cursor that says so."""
         vids = [item.vid for item in items]
         announced = self._announced
         settled, last = announced.reach(vids)
+        left = set(unknown)  # not to be judged now: its signer is not known, or there is no room
         daemon, udf, store_id, run = self._daemon, self.progress.udf, self._store_id, self._run
 
         def commit(connection: sqlite3.Connection, outcome: Outcome) -> list[tuple[int, bytes]]:
             daemon.replica.accept(connection, verified.versions, daemon.now_ms(), outcome)
-            if settled:
+            left.update(outcome.deferred, outcome.strangers)
+            if settled and not left and announced.skipped is None:
                 peers.set_cursor(connection, udf, store_id, settled, run, last)
             return outcome.added
 
+        devices = daemon.snapshot.devices.keys()
         added = await daemon.transact(commit)
         self._check_numbering()
+        if left:
+            announced.skip(left)
+            self.progress.skipped += len(left)
+        if self.progress.skipped and daemon.snapshot.devices.keys() - devices:
+            raise NetworkError("a device was listed whose versions were not taken; asking for them again")
         self._echo.update([seq for seq, _ in added])
         self.progress.received += len(verified.versions)
         self._announced.settle(vids)
@@ -316,6 +329,7 @@ class Conversation:
 
     def _strike(self, reasons: tuple[str, ...]) -> None:
         self.progress.strikes += 1
+        self._daemon.refused(len(reasons))
         if self.progress.strikes >= STRIKES:
             raise RemoteProtocolError(f"the other device sent what can't be believed: {reasons[0]}")
 

@@ -41,6 +41,7 @@ class StandInSiblings:
     port: int = 0
     connections: dict[str, Progress] = field(default_factory=dict)
     known: dict[str, Sibling] = field(default_factory=dict)
+    lies: dict[str, tuple[int, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
