@@ -304,7 +304,7 @@ class Daemon:
         if index is None:
             raise Locked
         async with self._indexing:  # who comes second finds it done
-            if index.stale > READ_INLINE:
+            if index.stale > READ_INLINE or index.heads_to_read(self.reader.connection) > READ_INLINE:
                 taken = index.take_stale()
                 try:
                     index.apply(await trio.to_thread.run_sync(self._read_items, index, taken))

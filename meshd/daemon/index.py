@@ -93,6 +93,10 @@ class Index:
         """Read everything that is marked, here and now."""
         self.apply(self.read(connection, self.take_stale()))
 
+    def heads_to_read(self, connection: sqlite3.Connection) -> int:
+        """How many versions a refresh opens: an item may have thousands of heads."""
+        return sum(versions.count_heads(connection, Kind.ITEM, identifier) for identifier in self._stale)
+
     def take_stale(self) -> list[str]:
         """The marked items, no longer marked; whoever takes them reads and applies them."""
         taken, self._stale = list(self._stale), set()

@@ -29,6 +29,7 @@ KNOCK_SECONDS = 10.0
 FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 LET_THE_OTHER = 1.5  # seconds that the higher fingerprint leaves to the lower to dial first
 AFTER_LIES = 3600.0
+UNPROVEN_EACH = 16  # connections of one address that have not proven anything yet: a stranger takes no other's place
 KEYS_TRIED = 4  # Discovery keys that one attempt knocks with
 _NETWORK_ERRORS = (MeshError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -64,6 +65,7 @@ class Siblings:
         self.connections: dict[str, Progress] = {}
         self.known: dict[str, Sibling] = {}
         self._unproven = 0
+        self._callers: dict[str, int] = {}  # host → its connections that have not proven anything yet
         self.lies: dict[str, tuple[int, float]] = {}  # UDF → (strikes, when the last conversation with them ended)
         self._pins = Pins(daemon)
         daemon.heard_all = self._heard_all
@@ -111,17 +113,26 @@ class Siblings:
 
     async def _take(self, stream: trio.abc.Stream, address: str) -> None:
         """One caller, from knock to goodbye. Never raises: a caller's mistake ends its connection and nothing else."""
-        if self._unproven >= self._daemon.config.limits.lan_connections:
+        host = address.rpartition(":")[0]
+        same = self._callers.get(host, 0)
+        if self._unproven >= self._daemon.config.limits.lan_connections or same >= UNPROVEN_EACH:
             await trio.aclose_forcefully(stream)
             return
         proven = False
         self._unproven += 1
+        self._callers[host] = same + 1
+
+        def left(host: str) -> None:
+            self._callers[host] -= 1
+            if not self._callers[host]:
+                del self._callers[host]
 
         def admitted() -> None:
             nonlocal proven
             if not proven:
                 proven = True
                 self._unproven -= 1
+                left(host)
 
         try:
             await self._answer(stream, address, admitted)
@@ -132,6 +143,7 @@ class Siblings:
         finally:
             if not proven:
                 self._unproven -= 1
+                left(host)
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(stream)
 

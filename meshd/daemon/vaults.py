@@ -6,6 +6,7 @@ and a change that arrives in between stays beside it as a conflict. Nothing is o
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from meshd.daemon.pen import Pen
 from meshd.errors import DecryptError, FormatError, NotFound
 from meshd.profile import clock, vault, version
 from meshd.profile.claim import Kind
+from meshd.profile.links import MAX_HEADS
 from meshd.profile.vault import EpochKey, Item
 from meshd.profile.version import Parsed, Version
 from meshd.store import versions
@@ -71,22 +73,24 @@ def open_heads(connection: sqlite3.Connection, keyring: Keyring, identifier: str
     if len(found) == 1:
         return found
     first = distinct(found)
-    return first + sorted((head for head in found if head not in first), key=lambda head: head.rank, reverse=True)
+    shown = {head.vid for head in first}
+    return first + sorted((head for head in found if head.vid not in shown), key=lambda head: head.rank, reverse=True)
 
 
 def distinct(heads: Sequence[Head]) -> list[Head]:
     """Heads with different contents, the winner first. Two devices that wrote the same are in no conflict, and of equal
     plaintexts the smaller vid counts (formats.md F5)."""
-    found: list[Head] = []
+    found: dict[str, Head] = {}
     for head in sorted(heads, key=lambda head: head.vid):
-        if all(_content(head.item) != _content(other.item) for other in found):
-            found.append(head)
-    found.sort(key=lambda head: head.rank, reverse=True)
-    return found
+        found.setdefault(_content(head.item), head)
+    return sorted(found.values(), key=lambda head: head.rank, reverse=True)
 
 
-def _content(item: Item) -> object:
-    return item.private, {name: value for name, value in item.meta.items() if name not in ("T", "Made")}
+def _content(item: Item) -> str:
+    """The same for the same content: a device of the mesh can make thousands of heads, so they are not compared in
+    pairs."""
+    meta = {name: value for name, value in item.meta.items() if name not in ("T", "Made")}
+    return json.dumps([item.private, meta], sort_keys=True)
 
 
 def write_item(
@@ -125,4 +129,9 @@ def replace(pen: Pen, identifier: str, build: Callable[[Item, int, str], Item], 
     if opened is None or not heads:
         raise NotFound("there is no such item on this device")
     time = clock.tick(pen.now_ms, [head.item.time for head in heads])
-    return write_item(pen, opened, identifier, build(heads[0].item, time, pen.made), heads, key)
+    winner = heads[0].item
+    while len(heads) > MAX_HEADS:  # more than a version can name: it takes several, the last of which stands over all
+        joined = write_item(pen, opened, identifier, winner, heads[:MAX_HEADS], key)
+        head = Head(joined.vid, joined.signer, joined.updated, joined.tag, joined, winner)
+        heads = [head, *heads[MAX_HEADS:]]
+    return write_item(pen, opened, identifier, build(winner, time, pen.made), heads, key)

@@ -193,6 +193,11 @@ def heads(connection: sqlite3.Connection, kind: int, identifier: str) -> tuple[b
     return tuple(sorted(row[0] for row in rows))
 
 
+def count_heads(connection: sqlite3.Connection, kind: int, identifier: str) -> int:
+    row = connection.execute("SELECT count(*) FROM heads WHERE kind = ? AND identifier = ?", (kind, identifier))
+    return int(row.fetchone()[0])
+
+
 def replace_heads(
     connection: sqlite3.Connection, kind: int, identifier: str, gone: Sequence[bytes], new: bytes
 ) -> None:
