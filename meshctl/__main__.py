@@ -20,13 +20,16 @@ from meshd.localapi.paths import socket_path
 TYPE_CHECKING = False  # typing itself would be a tenth of the start-up time
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import NoReturn
 
 
 def main(
     argv: list[str] | None = None, *, terminal: Terminal | None = None, environ: Mapping[str, str] | None = None
 ) -> int:
-    """Run one command and return its exit code (docs/ops/meshctl.md). The arguments default to those of the process."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Run one command and return its exit code (docs/ops/meshctl.md). Without `argv` it is the process, and ends with
+    it."""
+    if argv is None:
+        _leave(main(sys.argv[1:], terminal=terminal, environ=environ))
     environ = os.environ if environ is None else environ
     terminal = terminal or Terminal.of_process(environ)
     as_json = "--json" in argv
@@ -52,6 +55,16 @@ def main(
         return ERROR
     except SystemExit as exc:  # argparse after --help and --version
         return exc.code if isinstance(exc.code, int) else OK
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: taking the interpreter down in good order is a tenth of what a command takes."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = code or ERROR
+    os._exit(code)
 
 
 def _drop_output() -> None:

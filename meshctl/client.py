@@ -6,7 +6,9 @@ patience is here. So is the check that both programs speak the same API.
 
 from __future__ import annotations
 
-import socket
+# What `socket` wraps. The wrapper imports selectors and makes enumerations of its constants, for a quarter of the time in
+# which an empty Python starts.
+import _socket
 import time
 
 from meshd import __version__
@@ -55,7 +57,8 @@ class Client:
 
     def lines(self, path: str, query: dict[str, object] | None = None) -> Iterator[dict[str, object]]:
         """GET a stream: each object as it comes, until the daemon ends it."""
-        with self._connect() as link:
+        link = self._connect()
+        try:
             link.settimeout(None)
             reader = AnswerReader()
             self._send(link, request("GET", target(path, query)))
@@ -69,20 +72,25 @@ class Client:
                     yield line
             if not reader.chunked:
                 self._judge(reader)
+        finally:
+            link.close()
 
     def _call(self, method: str, target: str, body: dict[str, object] | None, patience: float) -> dict[str, object]:
-        with self._connect() as link:
+        link = self._connect()
+        try:
             link.settimeout(patience)
             reader = AnswerReader()
             self._send(link, request(method, target, body))
             while not reader.done:
                 self._receive(link, reader)
             return self._judge(reader)
+        finally:
+            link.close()
 
-    def _connect(self) -> socket.socket:
+    def _connect(self) -> _socket.socket:
         deadline = time.monotonic() + GRACE
         while True:
-            link = socket.socket(socket.AF_UNIX)
+            link = _socket.socket(_socket.AF_UNIX)
             try:
                 link.connect(self.where)
                 return link
@@ -103,13 +111,13 @@ class Client:
                 link.close()
                 raise MeshError(f"{self.where} can't be opened: {exc.strerror}") from None
 
-    def _send(self, link: socket.socket, data: bytes) -> None:
+    def _send(self, link: _socket.socket, data: bytes) -> None:
         try:
             link.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             pass  # refused before it was read to the end: the answer says why
 
-    def _receive(self, link: socket.socket, reader: AnswerReader) -> None:
+    def _receive(self, link: _socket.socket, reader: AnswerReader) -> None:
         before = reader.status
         try:
             data = link.recv(_BLOCK)
