@@ -62,13 +62,17 @@ def connect(args: argparse.Namespace, session: Session) -> int:
 
 
 def _follow(session: Session, where: str, now: Json) -> Json:
+    asked = False  # once: what was answered may take the daemon a moment
     while (state := text(now, "state")) not in ENDS:
-        if state == "comparing" and not session.as_json:
+        if state == "comparing" and not asked and not session.as_json:
+            asked = True
             now = session.client.post(where + "/answer", {"accept": _compared(session, now)})
         else:
             now = session.client.get(where, {"wait": LONG_POLL, "state": state}, wait=LONG_POLL)
         if text(now, "state") != state:
             _say(session, now)
+            if text(now, "state") == "requested" and not asked and not session.as_json:
+                _show_own(session, now)
     return now
 
 
@@ -76,10 +80,16 @@ def _compared(session: Session, now: Json) -> bool:
     terminal = session.terminal
     terminal.talk(f"The portal shows the mesh {text(now, 'mesh')}")
     terminal.talk(f"  {text(now, 'mesh_words')}")
-    terminal.talk(f"This device is {text(now, 'own')}")
-    terminal.talk(f"  {text(now, 'own_words')}")
+    _show_own(session, now)
     terminal.talk("On an admin device, meshctl pending shows both. Let it be the same there, word by word.")
     return terminal.agrees("Is that your mesh?")
+
+
+def _show_own(session: Session, now: Json) -> None:
+    """What the person at the admin's compares; also where nothing is to be compared here."""
+    if text(now, "own"):
+        session.terminal.talk(f"This device is {text(now, 'own')}")
+        session.terminal.talk(f"  {text(now, 'own_words')}")
 
 
 def _say(session: Session, now: Json) -> None:

@@ -42,7 +42,7 @@ def pending(args: argparse.Namespace, session: Session) -> int:
 
 
 def _show(session: Session, one: Json) -> None:
-    how = "knows the secret of an invitation" if text(one, "proof") == "pin1" else "to be compared"
+    how = "knows the secret of an open invitation" if text(one, "proof") == "pin1" else "to be compared"
     seen = ago(text(one, "seen"))
     session.terminal.data(f"{text(one, 'id')}  at {text(one, 'account')}, seen {seen}; {how}")
     session.terminal.data(f"           {text(one, 'fingerprint_words')}")

@@ -161,8 +161,21 @@ class Requests:
             "account": one.portal.name,
             "seen": payload.write_date(seen // 1000),
             "keys_made": payload.write_date(one.request.device.updated),
-            "proof": one.request.block_token.partition(".")[0] if one.request.block_token else "none",
+            "proof": self._proof(one.request),
         }
+
+    def _proof(self, request: ConnectionRequest) -> str:
+        """What the request itself shows. That it *says* that it was invited is nothing: anybody can write so."""
+        kind = request.block_token.partition(".")[0] or "none"
+        if kind != remote.PIN:
+            return kind
+        mesh, vid = self._daemon.snapshot.mesh, request.device.vid
+        invited = any(
+            remote.proves(request.block_token, made.uri.secret, mesh, vid)
+            for made in self._invitations.values()
+            if not made.ended
+        )
+        return remote.PIN if invited else "unproved"
 
     async def _find(self, text: str) -> Asking:
         found, _ = await self._look()

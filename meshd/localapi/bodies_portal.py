@@ -42,7 +42,10 @@ ASKING = record(
     },
     {
         "keys_made": TIME,
-        "proof": text("fp1: compare fingerprints; pin1: by an invitation's secret; none", most=32),
+        "proof": text(
+            "fp1: compare fingerprints; pin1: knows the secret of an open invitation; unproved: says so; none",
+            most=32,
+        ),
     },
     "a device that asks to join",
 )

@@ -23,6 +23,7 @@ class FakePortals(FakeDaemon):
     asking: list[dict[str, Any]]
     told: list[tuple[str, str, Any]]
     remote: list[dict[str, Any]]
+    slow = False
 
     def do_status(self, match: Any, body: Any) -> Any:
         return super().do_status(match, body) | {"portals": list(self.accounts.values())}
@@ -82,6 +83,8 @@ class FakePortals(FakeDaemon):
     def do_answer_remote_connection(self, match: Any, body: Any) -> Any:
         self.answers.append(body["accept"])
         now, _ = self._resources["con1"]
+        if self.slow:
+            return now
         error = {"code": "refused", "message": "You said that the fingerprints differ", "hint": None}
         now.update({"state": "requested"} if body["accept"] else {"state": "failed", "error": error})
         return now
@@ -159,13 +162,15 @@ def test_accept_asks_unless_told_that_it_was_compared(meshctl: Shell, daemon: Fa
 def test_connect_by_fingerprint_asks_nothing(meshctl: Shell, daemon: FakePortals) -> None:
     daemon.mesh = False
     device = {"id": DESKTOP, "name": "phone", "role": "member"}
-    daemon.remote = [{"state": "requested"}, {"state": "syncing"}, {"state": "done", "mesh": MESH, "device": device}]
+    asking = {"state": "requested", "own": DESKTOP, "own_words": "other words"}
+    daemon.remote = [asking, {"state": "syncing"}, {"state": "done", "mesh": MESH, "device": device}]
     run = meshctl(
         *("connect", ACCOUNT, "--fingerprint", MESH, "--name", "phone", "--no-passphrase", "--insecure-http"),
         *("--address", "127.0.0.1:8080"),
     )
     assert run.code == 0, run.err
     assert "connected as phone (member)" in run.out
+    assert f"This device is {DESKTOP}\n  other words\n" in run.err  # for the person at the admin's device
     assert daemon.told[-1][2] == {
         "name": "phone",
         "account": ACCOUNT,
@@ -187,6 +192,17 @@ def test_connect_shows_both_fingerprints_and_asks(meshctl: Shell, daemon: FakePo
     assert daemon.answers == [code == 0]
     assert WORDS in run.err
     assert "other words" in run.err
+
+
+def test_a_no_that_the_daemon_takes_a_moment_to_hear_is_not_asked_for_again(
+    meshctl: Shell, daemon: FakePortals
+) -> None:
+    daemon.mesh, daemon.slow = False, True
+    shown = {"mesh": MESH, "mesh_words": WORDS, "own": DESKTOP, "own_words": "other words"}
+    error = {"code": "refused", "message": "You said that the fingerprints differ", "hint": None}
+    daemon.remote = [{"state": "comparing"} | shown, {"state": "failed", "error": error}]
+    assert meshctl("connect", ACCOUNT, "--name", "phone", "--no-passphrase", tty=True, stdin="n\n").code == 8
+    assert daemon.answers == [False]
 
 
 def test_a_script_must_say_which_mesh_it_means(meshctl: Shell, daemon: FakePortals) -> None:
