@@ -37,14 +37,25 @@ def main(argv: Sequence[str]) -> int:
 def _guard(name: str, run: Any) -> int:
     try:
         run()
-    except MeshError as exc:
-        sys.stderr.write(f"{name}: {exc}\n")
-        if exc.hint:
-            sys.stderr.write(f"{' ' * len(name)}  {exc.hint}\n")
-        return exit_code(exc.code)
     except KeyboardInterrupt:
         return 130
+    except Exception as exc:
+        told = _told(exc)
+        if told is None:
+            raise
+        sys.stderr.write(f"{name}: {told}\n")
+        if told.hint:
+            sys.stderr.write(f"{' ' * len(name)}  {told.hint}\n")
+        return exit_code(told.code)
     return 0
+
+
+def _told(exc: BaseException) -> MeshError | None:
+    """The error to tell a person, also out of nurseries; None for a fault of this program, better shown whole."""
+    if isinstance(exc, BaseExceptionGroup):
+        found = [_told(one) for one in exc.exceptions]
+        return found[0] if all(found) else None
+    return exc if isinstance(exc, MeshError) else None
 
 
 def _data(arguments: argparse.Namespace) -> Path:

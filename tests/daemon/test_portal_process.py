@@ -185,6 +185,14 @@ def test_settings_that_make_no_portal_are_refused_with_their_name(text, words):
         portal_config.check(portal_config.parse(text))
 
 
+def test_an_address_that_is_taken_is_told_in_a_sentence(home):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        run = tool("--data", home / "p", "--domain", "example.net", "--listen", f"127.0.0.1:{port}", "--insecure-http")
+    assert run.returncode == 2
+    assert run.stderr == f"meshd portal: can't listen on 127.0.0.1:{port}: another program uses that address and port\n"
+
+
 def test_a_portals_store_and_a_devices_are_not_mistaken_for_one_another(home):
     open_portal(home / "portal.db", create=True).close()
     open_database(home / "meshd.db", create=True).close()
