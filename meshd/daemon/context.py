@@ -196,6 +196,7 @@ class Daemon:
         self.secret_read = trio.current_time()
         if self.moved.count != seen:  # something was committed while we read
             keyring.refresh(self.reader.connection, self.snapshot.applications)
+            self.index.follow_keys(self.reader.connection)
             self.index.mark(row[0] for row in self.reader.query("SELECT DISTINCT identifier FROM heads WHERE kind = 8"))
         await self.keep_discovery_keys()
         self.changed.bump()
@@ -292,6 +293,9 @@ class Daemon:
                     if identifier in self.snapshot.applications
                 ):
                     await self.keep_discovery_keys()
+                if self.index is not None:  # not locked meanwhile
+                    self.index.follow_keys(self.reader.connection)
+        if self.index is not None:
             self.index.mark(identifier for kind, identifier in outcome.entries if kind == Kind.ITEM)
         if outcome.added or outcome.entries:
             self.moved.bump()

@@ -57,6 +57,9 @@ class Index:
         self._domains: dict[str, set[str]] | None = None
         self._stale: set[str] = set()
         self._unsaved: set[str] = set()
+        self._vaults = frozenset(keyring.vaults)  # open when `follow_keys` looked last
+        self._closed: set[str] = set()  # items of open vaults whose key has not come
+        self._reading: set[str] = set()
 
     def load(self, connection: sqlite3.Connection) -> None:
         """Fill from the sealed rows; whatever they do not cover is stale."""
@@ -81,6 +84,17 @@ class Index:
         """The heads of these items moved."""
         self._stale.update(identifiers)
 
+    def follow_keys(self, connection: sqlite3.Connection) -> None:
+        """The keyring moved: what did not open may open now, and what is of a vault that is closed now goes."""
+        held = frozenset(self._keyring.vaults)
+        for container in held - self._vaults:
+            self._stale.update(vaults.items_of(connection, container))
+        if lost := self._vaults - held:
+            self._stale.update(identifier for identifier, entry in self.entries.items() if entry.container in lost)
+        self._stale |= self._closed | self._reading
+        self._closed = set()
+        self._vaults = held
+
     @property
     def stale(self) -> int:
         return len(self._stale)
@@ -100,6 +114,7 @@ class Index:
     def take_stale(self) -> list[str]:
         """The marked items, no longer marked; whoever takes them reads and applies them."""
         taken, self._stale = list(self._stale), set()
+        self._reading = set(taken)
         return taken
 
     def read(self, connection: sqlite3.Connection, identifiers: Iterable[str]) -> list[tuple[str, Entry | None]]:
@@ -109,9 +124,13 @@ class Index:
 
     def apply(self, found: Iterable[tuple[str, Entry | None]]) -> None:
         """Take in what was read."""
+        self._reading = set()
         for identifier, entry in found:
+            self._closed.discard(identifier)
             if entry is None:
                 self._drop(identifier)
+                if identifier.partition("/")[0] in self._keyring.vaults:
+                    self._closed.add(identifier)
             else:
                 self._put(entry)
             self._unsaved.add(identifier)
@@ -123,6 +142,8 @@ class Index:
         return [(identifier, entry if entry is not None and entry.heads == 1 else None) for identifier, entry in found]
 
     def _entry(self, connection: sqlite3.Connection, identifier: str) -> Entry | None:
+        if identifier.partition("/")[0] not in self._keyring.vaults:
+            return None  # taken from this device, which may still hold its older keys
         heads = vaults.open_heads(connection, self._keyring, identifier)
         if not heads:
             return None

@@ -72,6 +72,8 @@ async def receive(daemon: Daemon, stream: trio.abc.Stream) -> None:
         verified = await verify(raws, [None] * len(raws), daemon.replica.directory)
         if verified.refused:
             raise RemoteProtocolError(f"a profile that can't be believed: {verified.refused[0]}")
+        if any(one.kind not in (Kind.MASTER, Kind.PERSONAL, Kind.DEVICE) for one in verified.versions):
+            raise RemoteProtocolError("something else than profiles in an introduction")
         if verified.versions:
             await daemon.transact(
                 lambda connection, outcome: daemon.replica.accept(
