@@ -43,7 +43,7 @@ from meshd.portal.outcomes import Context, Decision, OpenAccount, Refuse, Reserv
 from meshd.portal.reasons import Reason
 from meshd.portal.statuses import Status, of_error
 from meshd.portal.structures import Encoding, Version
-from meshd.portal.view import Account, View
+from meshd.portal.view import CLOSED, Account, View
 from meshd.profile.trust import Authority
 from meshd.profile.version import Version as Signed
 
@@ -175,7 +175,8 @@ def _create(checked: Create, context: Context, view: View) -> Decision:
         return no(Status.UNAUTHORIZED, Reason.COMPAT)
     existing = view.account(name)
     if existing is not None:
-        again = not context.plain and existing.mesh == mesh and isinstance(checked.entry, Current)
+        mine = not context.plain and existing.mesh == mesh and isinstance(checked.entry, Current)
+        again = mine and existing.status != CLOSED  # which is for ever, for its own mesh too
         return rights.accept("CreateAccount") if again else no(Status.EXISTS, Reason.ACCOUNT_EXISTS)
     if policy.accounts == "closed":
         return no(Status.UNAUTHORIZED, Reason.CLOSED)

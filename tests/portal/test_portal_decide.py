@@ -18,7 +18,7 @@ from meshd.portal.names import normalise
 from meshd.portal.outcomes import Accept, PeerPortal, Policy, Refuse
 from meshd.portal.statuses import Status
 from meshd.portal.structures import Binary, ChainRow, KeyValue, SearchConstraints
-from meshd.portal.view import SUSPENDED, LogPage, LogState
+from meshd.portal.view import CLOSED, SUSPENDED, LogPage, LogState
 from meshd.profile import author, device, payload, version
 from meshd.profile.claim import Kind, Role, State
 from meshd.profile.device import DeviceKeys
@@ -100,6 +100,12 @@ def test_an_account_is_opened_once_and_the_same_again_is_no_fault(home: Home, ma
     home.portal.ask("CreateAccount", create(home.alice, f"second@{DOMAIN}"), home.alice.first)
     assert home.portal.http == 409
     assert [*home.portal.accounts] == [ALICE]
+
+
+def test_a_closed_account_is_not_opened_again_by_its_own_mesh(home: Home):
+    home.portal.accounts[ALICE] = dataclasses.replace(home.portal.accounts[ALICE], status=CLOSED)
+    home.portal.ask("CreateAccount", create(home.alice), home.alice.first)
+    assert home.portal.http == 409
 
 
 def test_an_account_is_opened_by_who_holds_a_key_of_the_profile(mallory: Person):
