@@ -304,7 +304,8 @@ class Replica(Memory):
             outcome.restored = outcome.restored or claim.kind is not Kind.DEVICE or claim.links.n > 1
         change = self.authority.joined(claim.signer, claim.vid, claim.links.q)
         if claim.signer not in self._followed and self.authority.is_cut(claim.signer):
-            # What stands of that chain was judged before this store was opened: once more, so that authority follows it.
+            # What stands of that chain was judged before this store was opened: once more, so that authority follows
+            # it.
             self._followed.add(claim.signer)
             self._judge_again(connection, versions.judged(connection, claim.signer), outcome)
         if change.flips or change.versions or change.signers or change.everything:
@@ -350,8 +351,7 @@ class Replica(Memory):
             return
         for signer in change.signers:
             self._judge_again(connection, versions.judged(connection, signer), outcome)
-        rows = (versions.get(connection, vid) for vid in change.versions)
-        self._judge_again(connection, (row for row in rows if row is not None), outcome)
+        self._judge_again(connection, versions.some(connection, change.versions), outcome)
 
     def _judge_again(self, connection: sqlite3.Connection, rows: Iterable[versions.Row], outcome: Outcome) -> None:
         touched: set[tuple[int, str]] = set()

@@ -79,6 +79,14 @@ def get(connection: sqlite3.Connection, vid: bytes) -> Row | None:
     return None if row is None else _row(row)
 
 
+def some(connection: sqlite3.Connection, vids: Sequence[bytes]) -> Iterator[Row]:
+    """Those of `vids` that the store holds, in any order."""
+    for start in range(0, len(vids), 500):
+        part = vids[start : start + 500]
+        marks = ",".join("?" * len(part))
+        yield from map(_row, connection.execute(f"{_SELECT} WHERE vid IN ({marks})", part).fetchall())
+
+
 def raw(connection: sqlite3.Connection, vid: bytes) -> bytes | None:
     """The signed bytes; None for an unknown or pruned version."""
     row = connection.execute("SELECT raw FROM versions WHERE vid = ?", (vid,)).fetchone()
@@ -210,30 +218,29 @@ def replace_heads(
 def recompute_heads(connection: sqlite3.Connection, kind: int, identifier: str) -> None:
     """The heads from the states: applied versions that no applied version descends from, also through quarantined
     ones."""
-    states = {
-        row[0]: State(row[1])
-        for row in connection.execute(
-            "SELECT vid, state FROM versions WHERE kind = ? AND identifier = ?", (kind, identifier)
-        )
-    }
+    rows = connection.execute(
+        "SELECT vid, state, head FROM versions WHERE kind = ? AND identifier = ?", (kind, identifier)
+    ).fetchall()
+    states = {vid: state for vid, state, _ in rows}
     children: dict[bytes, list[bytes]] = {}
-    for vid in states:
-        for (child,) in connection.execute("SELECT child FROM edges WHERE parent = ?", (vid,)):
-            children.setdefault(vid, []).append(child)
-    connection.execute("DELETE FROM heads WHERE kind = ? AND identifier = ?", (kind, identifier))
-    for vid, state in states.items():
-        if state is State.APPLIED and not _replaced(vid, states, children):
-            connection.execute("INSERT INTO heads VALUES (?, ?, ?)", (kind, identifier, vid))
+    if len(rows) > 1:  # what is alone has nobody after it; thousands of such are judged again when a chain connects
+        for vid in states:
+            for (child,) in connection.execute("SELECT child FROM edges WHERE parent = ?", (vid,)):
+                children.setdefault(vid, []).append(child)
+    for vid, state, before in rows:
+        head = state == State.APPLIED and not _replaced(vid, states, children)
+        if head != bool(before):
+            connection.execute("UPDATE versions SET head = ? WHERE vid = ?", (int(head), vid))
 
 
-def _replaced(vid: bytes, states: dict[bytes, State], children: dict[bytes, list[bytes]]) -> bool:
+def _replaced(vid: bytes, states: dict[bytes, int], children: dict[bytes, list[bytes]]) -> bool:
     todo, seen = list(children.get(vid, ())), set()
     while todo:
         child = todo.pop()
         if child in seen:
             continue
         seen.add(child)
-        if states.get(child) is State.APPLIED:
+        if states.get(child) == State.APPLIED:
             return True
         todo += children.get(child, ())
     return False
