@@ -1,13 +1,15 @@
-"""The introduction: newer profiles handed in by somebody whose certificate we do not know (formats.md F10, mode 2).
+"""The introduction: newer profiles shown between devices of which one does not know the other's certificate.
 
-A device that was admitted while this one was away shows a profile chain that extends ours, and is a sibling from then
-on; a device that was removed is shown the chain that says so. The server tells the heads that it holds and takes
-profiles; it serves nothing else, and what it takes is judged like everything.
+A device that was admitted while the other was away shows a profile chain that extends the other's, and is a sibling
+from then on; a device that was removed is shown the chain that says so, whichever of the two called (formats.md F10,
+mode 2; docs/adr/0021). Profiles are all that is served and taken, and what is taken is judged like everything.
 
     server → client   hello          heads of the server's PersonalProfile
-    client → server   profile *      what those heads lack, oldest first
+    client → server   hello          heads of the client's
+    client → server   profile *      what the server's heads lack, oldest first
     client → server   close
-    server → client   close          after the commit
+    server → client   profile *      after the commit: what the client's heads lack
+    server → client   close
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import trio
 
 from meshd.daemon.context import Daemon
 from meshd.daemon.verifying import verify
-from meshd.errors import MeshError, NetworkError, RemoteProtocolError
+from meshd.errors import NetworkError, RemoteProtocolError
 from meshd.net import streams
 from meshd.profile.claim import Kind
 from meshd.store import versions
@@ -57,48 +59,58 @@ class _Frames:
 
 
 async def receive(daemon: Daemon, stream: trio.abc.Stream) -> None:
-    """The server's side: take profiles that extend ours."""
-    snapshot = daemon.snapshot
-    hello = HelloInfo(daemon.store_id(), snapshot.own, clock_ms=daemon.now_ms(), heads=snapshot.heads)
+    """The server's side: take profiles that extend ours, then show what the caller lacks."""
     with _in_time():
-        await streams.send(stream, messages.encode(hello))
+        await streams.send(stream, messages.encode(_hello(daemon)))
         frames = _Frames(stream)
         frames.allow_long()
-        raws: list[bytes] = []
-        while isinstance(message := await frames.next(), Profiles):
-            raws += message.raws
-        if message is not None and not isinstance(message, Close):
-            raise RemoteProtocolError("something else than profiles in an introduction")
-        verified = await verify(raws, [None] * len(raws), daemon.replica.directory)
-        if verified.refused:
-            raise RemoteProtocolError(f"a profile that can't be believed: {verified.refused[0]}")
-        if any(one.kind not in (Kind.MASTER, Kind.PERSONAL, Kind.DEVICE) for one in verified.versions):
-            raise RemoteProtocolError("something else than profiles in an introduction")
-        if verified.versions:
-            await daemon.transact(
-                lambda connection, outcome: daemon.replica.accept(
-                    connection, verified.versions, daemon.now_ms(), outcome
-                )
-            )
+        caller = await frames.next()
+        if not isinstance(caller, HelloInfo):
+            raise RemoteProtocolError("the other device did not say which profiles it holds")
+        await _take(daemon, frames)
+        for raw in daemon.profiles_beyond(caller.heads):
+            await streams.send(stream, messages.encode(Profiles((raw,))))
         await streams.send(stream, messages.encode(Close(CloseCode.DONE, "")))
 
 
 async def hand_over(daemon: Daemon, stream: trio.abc.Stream) -> int:
-    """The client's side: show what the server lacks; returns how many profiles were shown."""
+    """The client's side: show what the server lacks, and take what it shows; returns how many profiles were shown."""
     with _in_time():
         frames = _Frames(stream)
-        hello = await frames.next()
-        if not isinstance(hello, HelloInfo):
+        frames.allow_long()
+        server = await frames.next()
+        if not isinstance(server, HelloInfo):
             raise RemoteProtocolError("the other device did not say which profiles it holds")
-        raws = daemon.profiles_beyond(hello.heads) + _renewed(daemon)
+        raws = daemon.profiles_beyond(server.heads) + _renewed(daemon)
+        await streams.send(stream, messages.encode(_hello(daemon)))
         for raw in raws:
             await streams.send(stream, messages.encode(Profiles((raw,))))
         await streams.send(stream, messages.encode(Close(CloseCode.DONE, "")))
-        try:
-            await frames.next()  # its close comes after its commit
-        except MeshError:
-            pass
+        await _take(daemon, frames)
     return len(raws)
+
+
+def _hello(daemon: Daemon) -> HelloInfo:
+    snapshot = daemon.snapshot
+    return HelloInfo(daemon.store_id(), snapshot.own, clock_ms=daemon.now_ms(), heads=snapshot.heads)
+
+
+async def _take(daemon: Daemon, frames: _Frames) -> None:
+    """Profiles up to the other side's close, in one transaction."""
+    raws: list[bytes] = []
+    while isinstance(message := await frames.next(), Profiles):
+        raws += message.raws
+    if message is not None and not isinstance(message, Close):
+        raise RemoteProtocolError("something else than profiles in an introduction")
+    verified = await verify(raws, [None] * len(raws), daemon.replica.directory)
+    if verified.refused:
+        raise RemoteProtocolError(f"a profile that can't be believed: {verified.refused[0]}")
+    if any(one.kind not in (Kind.MASTER, Kind.PERSONAL, Kind.DEVICE) for one in verified.versions):
+        raise RemoteProtocolError("something else than profiles in an introduction")
+    if verified.versions:
+        await daemon.transact(
+            lambda connection, outcome: daemon.replica.accept(connection, verified.versions, daemon.now_ms(), outcome)
+        )
 
 
 def _renewed(daemon: Daemon) -> list[bytes]:

@@ -30,6 +30,7 @@ FIRST_RETRY, LAST_RETRY = 1.0, 60.0
 LET_THE_OTHER = 1.5  # seconds that the higher fingerprint leaves to the lower to dial first
 AFTER_LIES = 3600.0
 UNPROVEN_EACH = 16  # connections of one address that have not proven anything yet: a stranger takes no other's place
+TELL_TRIES = 8  # to tell a device that was removed, until there is news of it
 KEYS_TRIED = 4  # Discovery keys that one attempt knocks with
 _NETWORK_ERRORS = (MeshError, OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -188,7 +189,7 @@ class Siblings:
             for udf in self._daemon.snapshot.gone & self.known.keys():
                 if udf in running:
                     self.known[udf].nudge()  # it is not to be dialled any more
-                elif self.known[udf].seen and udf not in telling:
+                elif udf not in telling and (self.known[udf].seen or self.addresses(udf)):
                     telling.add(udf)
                     nursery.start_soon(self._tell_removed, udf, telling)
             await self._daemon.changed.after(seen)
@@ -323,19 +324,28 @@ class Siblings:
             raise
 
     async def _tell_removed(self, udf: str, telling: set[str]) -> None:
-        """Show a device that was seen here, and is not of the mesh any more, the profiles that say so; once a
-        sighting, and again after it called. Who is none of it itself does that, too: it may be the only one there."""
-        pause = FIRST_RETRY
+        """Show a device that is not of the mesh any more the profiles that say so; once a sighting, and again after
+        somebody whom we do not know introduced himself: it may be that one.
+
+        It is sought where it was last reached, too. Of two admins who removed each other apart each announces itself
+        under
+        a key that the others never got, so that nobody here recognises its name.
+        """
+        pause, failed = FIRST_RETRY, 0
         try:
             sibling = self.known[udf]
             certificate = self._daemon.certificate_of(udf)
-            while certificate is not None and sibling.seen and udf in self._daemon.snapshot.gone:
+            while certificate is not None and udf in self._daemon.snapshot.gone:
                 wake, told = sibling.wake, False
-                for address in [address for found in sibling.seen.values() for address in found]:
+                for address in self.addresses(udf):
                     told = told or await self._introduce(sibling, address, tls.intro_client_context([certificate]))
-                with trio.move_on_after(math.inf if told else pause) as waited:
+                failed = 0 if told else failed + 1
+                with trio.move_on_after(math.inf if told or failed >= TELL_TRIES else pause) as waited:
                     await wake.wait()
-                pause = min(pause * 1.5, LAST_RETRY) if waited.cancelled_caught else FIRST_RETRY
+                if waited.cancelled_caught:
+                    pause = min(pause * 1.5, LAST_RETRY)
+                else:
+                    pause, failed = FIRST_RETRY, 0
         finally:
             telling.discard(udf)
 

@@ -13,7 +13,7 @@ from meshd.errors import RemoteProtocolError
 from meshd.profile.claim import READ, Role
 from meshd.store import versions
 from meshd.sync import messages
-from meshd.sync.messages import Profiles
+from meshd.sync.messages import HelloInfo, Profiles
 
 
 async def listed(device: Device) -> set[str]:
@@ -48,6 +48,7 @@ async def test_an_introduction_brings_profiles_and_nothing_else(home: Path) -> N
         raw = versions.raw(desktop.daemon.reader.connection, made.vid)
         assert raw is not None
         left, right = trio.testing.memory_stream_pair()
+        await left.send_all(messages.encode(HelloInfo(desktop.daemon.store_id(), desktop.udf)))
         await left.send_all(messages.encode(Profiles((raw,))))
         await left.send_eof()
         with pytest.raises(RemoteProtocolError, match="something else than profiles"):
