@@ -24,7 +24,7 @@ from meshd.profile.version import Parsed
 from meshd.store import versions
 from meshd.store.replica import Replica
 
-ASIDE = "Aside"  # member of a key that came from a container which does not stand: it reads, and never writes
+ASIDE = "Aside"  # member of a key that somebody who is no reader holds, or may: it reads, and never writes again
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +151,7 @@ class Keyring:
 def merge(first: Container, second: Container) -> Container:
     """Union by kid (formats.md F5). Deterministic: what the smaller-sorting side says of the rest wins."""
     keys = {key.kid: key for key in (*second.keys, *first.keys)}
+    keys |= {key.kid: key for key in (*second.keys, *first.keys) if key.unknown.get(ASIDE)}
     return Container(
         vault.sorted_keys(keys.values()),
         min(first.name, second.name) if first.name and second.name else first.name or second.name,
@@ -192,22 +193,27 @@ def fit_keys(connection: sqlite3.Connection, replica: Replica, application: Appl
 def _fit_keys(connection: sqlite3.Connection, replica: Replica, application: Application) -> list[str]:
     readers = snapshot.readers(replica, application)
     escrow = replica.escrow_readers(connection)
-    introduced: dict[str, tuple[int, bytes]] = {}
+    introduced: dict[str, versions.Row] = {}
+    handed: dict[str, set[str]] = {}  # kid → the encryption keys that it was wrapped for
     spoiled: set[str] = set()
-    tokens: dict[bytes, str] = {}
-    for row in versions.of_entry(connection, Kind.CONTAINER, application.identifier):
-        if row.state is not State.APPLIED:
+    rows = versions.of_entry(connection, Kind.CONTAINER, application.identifier)
+    # What fell last: it hands out nothing that its author did not hold.
+    for row in sorted(rows, key=lambda row: (row.state, row.gen, row.vid)):
+        if row.state is State.PENDING:
             continue
-        tokens[row.vid] = row.token
         found = replica.envelope(connection, row.vid)
-        for kid in found.kids:
-            first = introduced.get(kid)
-            introduced[kid] = (row.gen, row.vid) if first is None else min(first, (row.gen, row.vid))
+        kids = set(found.kids)
+        if row.state is State.APPLIED:
+            for kid in kids:
+                introduced.setdefault(kid, row)
+                handed.setdefault(kid, set()).update(found.recipients)
+        else:
+            kids = {kid for kid in kids if any(row.signer in replica.holders(key) for key in handed.get(kid, ()))}
         if not all(key in escrow or replica.holders(key) & readers for key in found.recipients):
-            spoiled |= found.kids
-    unaware = {vid: _made_unaware(replica, application, tokens[vid]) for _, vid in introduced.values()}
-    fit = [kid for kid in introduced if kid not in spoiled and not unaware[introduced[kid][1]]]
-    return sorted(fit, key=lambda kid: (-introduced[kid][0], introduced[kid][1]))
+            spoiled |= kids
+    unaware = {row.vid: _made_unaware(replica, application, row.token) for row in introduced.values()}
+    fit = [kid for kid, row in introduced.items() if kid not in spoiled and not unaware[row.vid]]
+    return sorted(fit, key=lambda kid: (-introduced[kid].gen, introduced[kid].vid))
 
 
 def _made_unaware(replica: Replica, application: Application, token: str) -> bool:

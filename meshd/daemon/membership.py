@@ -8,11 +8,9 @@ name. The person's master passphrase has opened the master key only where an adm
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from meshd.crypto import udf
 from meshd.crypto.keys import RecipientKey, SigningKey
-from meshd.daemon import keyring as keyrings
 from meshd.daemon import snapshot, surplus, vaults
 from meshd.daemon.keyring import Keyring, Opened
 from meshd.daemon.pen import Pen
@@ -159,6 +157,8 @@ def effective(pen: Pen) -> Listing:
         authority.grants(), reverse=True
     ):  # "write" before "read": read never narrows it
         grants.setdefault(holder, {}).setdefault(container, level)
+    for holder, container, level in surplus.gaps(pen):
+        grants.setdefault(holder, {}).setdefault(container, level)
     roles = {
         identifier: found
         for identifier in devices
@@ -193,18 +193,9 @@ def _write_personal(
 def rewrap(pen: Pen) -> None:
     """Wrap every container for exactly those who read it now, with a new key where a device that no longer reads held
     the others. Containers that this device can't open are left to who can."""
-    pen.refresh()
-    for opened in list(pen.keyring.vaults.values()):
-        container, recipients = opened.container, recipients_of(pen, opened.application)
-        try:
-            keyrings.write_key(pen.connection, pen.replica, opened)
-        except Denied:
-            fresh = EpochKey.generate(pen.rng, pen.now_ms // 1000)
-            container = replace(container, keys=(*container.keys, fresh))
-        wrapped = {key.udf for key in recipients} == vault.container_recipients(opened.heads[0])
-        if not wrapped or len(opened.heads) > 1 or container is not opened.container:
-            write_container(pen, opened, container, recipients)
-    pen.refresh()
+    from meshd.daemon import rotation  # which is made of what is here
+
+    rotation.settle(pen)
 
 
 def recipients_of(pen: Pen, application: Application) -> list[RecipientKey]:

@@ -208,7 +208,7 @@ def unmerged(pen: Pen) -> bool:
     heads = authority.heads(Kind.PERSONAL)
     if pen.replica.own not in authority.admins_at(heads):
         return False  # the profile that embeds the newest master profile has not come yet
-    return bool(surplus.cuts(pen)) or (len(heads) > 1 and not _all_merges(pen.load(heads)))
+    return bool(surplus.cuts(pen) or surplus.gaps(pen)) or (len(heads) > 1 and not _all_merges(pen.load(heads)))
 
 
 def _all_merges(heads: list[Parsed]) -> bool:

@@ -128,13 +128,14 @@ def _open(head: version.Parsed, keyring: Keyring) -> Container | None:
 
 
 def _essence(container: Container) -> object:
-    return {key.kid for key in container.keys}, container.name, container.deleted
+    keys = {(key.kid, bool(key.unknown.get(keyrings.ASIDE))) for key in container.keys}
+    return keys, container.name, container.deleted
 
 
 def _no_surplus(pen: Pen) -> None:
     """A container is wrapped for the readers that its profiles' signed ancestors give: they must give no more than
     stands."""
-    if surplus.cuts(pen):
+    if surplus.cuts(pen) or surplus.gaps(pen):
         authoring.write_profile(pen, authoring.state(pen))
 
 
@@ -147,7 +148,7 @@ def _lost(pen: Pen, opened: Opened) -> tuple[EpochKey, ...]:
     if not found:
         return ()
     used = _used(pen, identifier, frozenset(found))
-    return tuple(replace(found[kid], unknown={**found[kid].unknown, keyrings.ASIDE: True}) for kid in sorted(used))
+    return tuple(_with(found[kid], keyrings.ASIDE, True) for kid in sorted(used))
 
 
 def _used(pen: Pen, container: str, kids: frozenset[str]) -> set[str]:
@@ -167,16 +168,21 @@ def _used(pen: Pen, container: str, kids: frozenset[str]) -> set[str]:
 
 
 def _write(pen: Pen, opened: Opened, *, fresh: bool, lost: tuple[EpochKey, ...] = ()) -> Version:
-    container = replace(opened.container, keys=(*opened.container.keys, *lost))
+    """The container anew. What is not fit for writing now is said to be so for good: who was given it then may be hard
+    to see later, when the container that did it has fallen."""
+    fit = set(keyrings.fit_keys(pen.connection, pen.replica, opened.application))
+    keys = [key if key.kid in fit else _with(key, keyrings.ASIDE, True) for key in (*opened.container.keys, *lost)]
     if fresh:
-        made = replace(EpochKey.generate(pen.rng, pen.now_ms // 1000), unknown={SEEN: _seen(pen)})
-        container = replace(container, keys=(*map(_forgotten, container.keys), made))
+        made = EpochKey.generate(pen.rng, pen.now_ms // 1000)
+        keys = [*(_with(key, SEEN, None) for key in keys), _with(made, SEEN, _seen(pen))]
+    container = replace(opened.container, keys=tuple(keys))
     return membership.write_container(pen, opened, container, membership.recipients_of(pen, opened.application))
 
 
-def _forgotten(key: EpochKey) -> EpochKey:
-    """The newest key alone says what was seen."""
-    return replace(key, unknown={name: value for name, value in key.unknown.items() if name != SEEN})
+def _with(key: EpochKey, member: str, value: object) -> EpochKey:
+    """The key with one member of ours changed; None takes it away."""
+    unknown = {name: told for name, told in key.unknown.items() if name != member}
+    return replace(key, unknown=unknown | ({member: value} if value is not None else {}))
 
 
 def _seen(pen: Pen) -> dict[str, int]:

@@ -13,8 +13,8 @@ from collections.abc import Collection
 from meshd.daemon import snapshot
 from meshd.daemon.pen import Pen
 from meshd.profile import links
-from meshd.profile.apps import GROUP
-from meshd.profile.claim import ALL, Kind, State
+from meshd.profile.apps import DISCOVERY, GROUP
+from meshd.profile.claim import ALL, READ, WRITE, Kind, State
 from meshd.profile.links import SCOPE_REMOVED, Cut
 from meshd.store import versions
 
@@ -42,6 +42,26 @@ def cuts(pen: Pen) -> list[Cut]:
                 if udf not in everywhere:
                     found[udf, ALL] = Cut(udf, tips(pen, udf), ALL)
     return list(found.values())
+
+
+def gaps(pen: Pen) -> list[tuple[str, str, str]]:
+    """The other way round: (device, vault, level) of rights that stand, and that a taking which fell ends in the eyes
+    of the signed ancestors. A profile that lists them by name gives them there, too. Devices whose removal fell are not
+    among them: those a person takes back."""
+    authority, replica = pen.replica.authority, pen.replica
+    heads = authority.heads(Kind.PERSONAL)
+    if not heads:
+        return []
+    members = authority.devices_at(heads).keys() & authority.devices() - authority.admins()
+    found = []
+    for container, application in snapshot.applications(pen.connection, replica).items():
+        if application.tag not in (DISCOVERY.tag, GROUP.tag):
+            missing = snapshot.readers(replica, application) - snapshot.readers(replica, application, heads)
+            found += [
+                (udf, container, WRITE if authority.can_write(udf, container) else READ)
+                for udf in sorted(missing & members)
+            ]
+    return found
 
 
 def _ended(pen: Pen, udf: str) -> Cut | None:
