@@ -19,8 +19,11 @@ STAMP  := $(VENV)/.installed-from-lock
 demo: venv
 	@$(BIN)/python tests/demo/demo.py
 
+# Most tests wait for a clock, a disk or each other, so four run at once; whole daemons on one LAN run one by one. The
+# hash seed is one for all, for the workers must find the same tests.
 test: lint iproute2
-	$(BIN)/python -m pytest
+	PYTHONHASHSEED=0 $(BIN)/python -m pytest -q -n 4 --dist loadfile --ignore tests/e2e $(ARGS)
+	$(BIN)/python -m pytest -q tests/e2e $(ARGS)
 
 bench: venv iproute2
 	PYTHONPATH=tests $(BIN)/python -m bench $(ARGS)
