@@ -110,6 +110,15 @@ class Cuts:
         """Carriers came to stand, or fell."""
         self._removals.clear()
 
+    def known_in(self, mask: int, udf: str) -> bool:
+        """Does a version in `mask` cut `udf`, in whatever scope?"""
+        return any(
+            self._dag.contains(mask, cut.carrier)
+            for (cut_udf, _), cuts in self._cuts.items()
+            if cut_udf == udf
+            for cut in cuts
+        )
+
     def outside_removal(self, signer: str, vid: bytes) -> bool:
         """Is a version beyond a removal of its signer? Signing in knowledge of it never exempts."""
         if (signer, SCOPE_REMOVED) not in self._cuts:

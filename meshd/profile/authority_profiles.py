@@ -177,11 +177,11 @@ class Profiles:
         ]
 
     def taken_back(self, udf: str, remover: str) -> bool:
-        """Did a profile that stands, and knows that the remover is no admin any more, confirm the device?"""
+        """Did a profile that stands, and knows that the remover was cut, confirm the device?"""
         return any(
             self.stands[index]
             and ops.get((DEVICE, udf)) is True
-            and remover not in self._masters.admins(self._masks[index])
+            and self._master_cuts.known_in(self._masks[index], remover)
             for index, ops in enumerate(self._ops)
         )
 
