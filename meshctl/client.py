@@ -6,8 +6,8 @@ patience is here. So is the check that both programs speak the same API.
 
 from __future__ import annotations
 
-# What `socket` wraps. The wrapper imports selectors and makes enumerations of its constants, for a quarter of the time in
-# which an empty Python starts.
+# What `socket` wraps. The wrapper imports selectors and makes enumerations of its constants, which takes a quarter of
+# what an empty Python takes to start.
 import _socket
 import time
 

@@ -6,6 +6,7 @@ holds no secrets, opens nothing, and ends when stdin does, so also when the daem
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import BinaryIO
 
@@ -74,4 +75,5 @@ def serve(source: BinaryIO, sink: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # nothing here forms cycles
     serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -45,16 +45,19 @@ EVENTS_EACH = 20  # so many items of one transaction are told one by one
 
 
 class Wakeup:
-    """A counter that tasks wait on: "something moved, look again"."""
+    """A counter that tasks wait on: "something moved, look again". It moves the ones `above` it along."""
 
-    def __init__(self) -> None:
+    def __init__(self, *above: Wakeup) -> None:
         self.count = 0
+        self._above = above
         self._moved = trio.Event()
 
     def bump(self) -> None:
         self.count += 1
         self._moved.set()
         self._moved = trio.Event()
+        for one in self._above:
+            one.bump()
 
     async def after(self, seen: int) -> int:
         """Return as soon as the counter is past `seen`."""
@@ -134,8 +137,9 @@ class Daemon:
         self.keyring: Keyring | None = None
         self.index: Index | None = None
         self._indexing = trio.Lock()
-        self.moved = Wakeup()  # the store has something new
-        self.changed = Wakeup()  # who is connected, locked, or in which state
+        self.stirred = Wakeup()  # either of these:
+        self.moved = Wakeup(self.stirred)  # the store has something new
+        self.changed = Wakeup(self.stirred)  # who is connected, locked, or in which state
         self.secret_read = trio.current_time() if _in_trio() else 0.0
         self.started = time.monotonic()
         self.cloned = self.snapshot.connected and chains.second_writer(self.reader.connection, self.snapshot.own)

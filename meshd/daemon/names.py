@@ -14,12 +14,14 @@ import trio
 
 from meshd.crypto import udf as fingerprints
 from meshd.daemon import vaults
-from meshd.daemon.context import Daemon, Wakeup, wait
+from meshd.daemon.context import Daemon, wait
 from meshd.daemon.vaults import Head
 from meshd.errors import Ambiguous, MeshError, NotFound
 from meshd.profile.apps import GROUP, group
 from meshd.store import events, peers
 from meshd.store.db import store_errors
+
+FOLLOW_SECONDS = 0.05
 
 
 def cached(daemon: Daemon) -> dict[str, str]:
@@ -94,7 +96,7 @@ async def keep(daemon: Daemon) -> None:
                     daemon.changed.bump()
         except MeshError as exc:
             daemon.log.info("the names of devices were not followed: %s", exc)
-        await moved_past(daemon, moved, changed)
+        await moved_past(daemon, moved, changed)  # at once: a device that is locked next must remember what it knew
 
 
 def _state(daemon: Daemon) -> object:
@@ -112,14 +114,15 @@ def _state(daemon: Daemon) -> object:
 
 async def moved_past(daemon: Daemon, moved: int, changed: int) -> None:
     """Return as soon as the store or the state of the daemon has moved past these counts."""
-    async with trio.open_nursery() as nursery:
+    while daemon.moved.count <= moved and daemon.changed.count <= changed:
+        await daemon.stirred.after(daemon.stirred.count)
 
-        async def one(counter: Wakeup, seen: int) -> None:
-            await counter.after(seen)
-            nursery.cancel_scope.cancel()
 
-        nursery.start_soon(one, daemon.moved, moved)
-        nursery.start_soon(one, daemon.changed, changed)
+async def settled_past(daemon: Daemon, moved: int, changed: int) -> None:
+    """As `moved_past`, and a moment later: who only follows lets those go first who carry a change on or wait for it,
+    and looks once at what comes together."""
+    await moved_past(daemon, moved, changed)
+    await trio.sleep(FOLLOW_SECONDS)
 
 
 async def resolve(daemon: Daemon, text: str, *, removed: bool = False) -> str:

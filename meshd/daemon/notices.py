@@ -14,7 +14,7 @@ from typing import Any
 from meshd.daemon import vaults
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.keyring import Keyring, Opened
-from meshd.daemon.names import moved_past
+from meshd.daemon.names import settled_past
 from meshd.daemon.pen import Pen
 from meshd.errors import FormatError, MeshError
 from meshd.profile import clock, payload, vault
@@ -89,7 +89,7 @@ async def follow(daemon: Daemon) -> None:
                 last = now
         except MeshError as exc:
             daemon.log.info("notices of other devices were not followed: %s", exc)
-        await moved_past(daemon, moved, changed)
+        await settled_past(daemon, moved, changed)
 
 
 async def catch_up(daemon: Daemon) -> list[Notice]:

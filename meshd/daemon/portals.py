@@ -74,7 +74,7 @@ class Portals:
                             last = self._state()
                         except MeshError as exc:
                             daemon.log.warning("the list of portals was not followed: %s", exc)
-                    await naming.moved_past(daemon, moved, changed)
+                    await naming.settled_past(daemon, moved, changed)
         finally:
             with trio.CancelScope(shield=True):
                 await self.http.aclose()

@@ -194,7 +194,8 @@ class Conversation:
             event = self._session.next_event()
             if event is None:
                 self._want()
-                self._speak.set()
+                if self._wants or self._session.backlog:
+                    self._speak.set()
                 await self._link.fill()
                 self._heard = trio.current_time()
                 continue
