@@ -150,7 +150,7 @@ def test_a_payload_is_one_tagged_object(text: str) -> None:
         {1: 2},
         {"a": {"b": {3}}},
         b"x",
-        object(),
+        pytest.param(object(), id="an object"),
     ],
     ids=repr,
 )
