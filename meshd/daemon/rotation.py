@@ -19,12 +19,13 @@ from meshd.daemon.keyring import Keyring, Opened
 from meshd.daemon.pen import Pen
 from meshd.errors import DecryptError, Denied, FormatError, NotFound
 from meshd.profile import vault, version
+from meshd.profile.apps import of_tag
 from meshd.profile.claim import Kind, State
 from meshd.profile.personal import Application
 from meshd.profile.vault import Container, EpochKey
 from meshd.profile.version import Version
 from meshd.store import events, versions
-from meshd.store.replica import Replica
+from meshd.store.replica import Draft, Replica
 
 SEEN = "Seen"  # member of a key: {UDF: n}, how far each chain was known when the key was made
 
@@ -66,9 +67,12 @@ def settle(pen: Pen, lost: Collection[str] = ()) -> tuple[str, ...]:
     pen.refresh()
     if pen.replica.own not in pen.replica.authority.admins():
         return ()
-    if any(_unsettled(pen, opened, lost) for opened in pen.keyring.vaults.values()):
+    closed = _closed_to_all(pen)
+    if closed or any(_unsettled(pen, opened, lost) for opened in pen.keyring.vaults.values()):
         _no_surplus(pen)
-    rotated = []
+    rotated = [application.identifier for application in closed]
+    for application in closed:
+        _begin_anew(pen, application)
     for identifier in sorted(pen.keyring.vaults):
         opened = pen.keyring.vaults[identifier]
         fault = _unsettled(pen, opened, lost)
@@ -84,7 +88,8 @@ def unsettled(pen: Pen) -> tuple[str, ...]:
     """The vaults that `settle` would write on this device; empty where it is no admin."""
     if pen.replica.own not in pen.replica.authority.admins():
         return ()
-    return tuple(identifier for identifier, opened in sorted(pen.keyring.vaults.items()) if _unsettled(pen, opened))
+    closed = [application.identifier for application in _closed_to_all(pen)]
+    return (*closed, *(name for name, opened in sorted(pen.keyring.vaults.items()) if _unsettled(pen, opened)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,38 @@ def _unsettled(pen: Pen, opened: Opened, taken: Collection[str] = ()) -> _Fault 
     if lost or any(one != wanted for one in wrapped) or not _same(opened, pen.keyring):
         return _Fault(fresh=False, lost=lost)
     return None
+
+
+def _closed_to_all(pen: Pen) -> list[Application]:
+    """Vaults whose containers have come, and that no admin can open any more: they were wrapped for this one by
+    somebody who fell."""
+    authority, replica = pen.replica.authority, pen.replica
+    found = []
+    for identifier, application in snapshot.applications(pen.connection, replica).items():
+        if identifier in pen.keyring.vaults or replica.own not in snapshot.readers(
+            replica, application, authority.heads(Kind.PERSONAL)
+        ):
+            continue
+        heads = versions.heads(pen.connection, Kind.CONTAINER, identifier)
+        keys = {key for vid in heads for key in replica.envelope(pen.connection, vid).recipients}
+        others = {udf for key in keys for udf in replica.holders(key)} & authority.admins()
+        if application.tag and not others and (heads or pen.keyring.aside(pen.connection, identifier)):
+            found.append(application)
+    return found
+
+
+def _begin_anew(pen: Pen, application: Application) -> None:
+    """A container beside those that can't be opened, with a new key and those that are known from what fell."""
+    known = pen.keyring.aside(pen.connection, application.identifier)
+    made = _with(EpochKey.generate(pen.rng, pen.now_ms // 1000), SEEN, _seen(pen))
+    keys = [_with(known[kid], keyrings.ASIDE, True) for kid in sorted(known)]
+    members = vault.seal_container(
+        of_tag(application.tag).private,
+        Container((*keys, made), "", {}, {}),
+        membership.recipients_of(pen, application),
+        pen.rng,
+    )
+    pen.write(Draft(Kind.CONTAINER, application.identifier, application.tag, members))
 
 
 def _same(opened: Opened, keyring: Keyring) -> bool:
