@@ -67,7 +67,8 @@ def take(connection: sqlite3.Connection, replica: Replica) -> Snapshot:
     authority = replica.authority
     devices = {}
     roles = {}
-    for udf in authority.devices():
+    here = authority.devices() | authority.undecided()
+    for udf in here:
         profile = replica.device(connection, udf)
         if profile is not None:
             devices[udf] = profile
@@ -80,7 +81,7 @@ def take(connection: sqlite3.Connection, replica: Replica) -> Snapshot:
         roles=roles,
         devices=devices,
         removed=authority.removed(),
-        fallen=authority.ever_devices() - authority.devices() - authority.admins() - authority.removed(),
+        fallen=authority.ever_devices() - here - authority.admins() - authority.removed(),
         applications=applications(connection, replica),
         health=tuple(authority.health()),
     )

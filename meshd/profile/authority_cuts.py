@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from meshd.profile.dag import Dag
-from meshd.profile.links import SCOPE_REMOVED
+from meshd.profile.links import SCOPE_ADMIN, SCOPE_REMOVED
 
 Tips = tuple[bytes, ...]
 
@@ -60,14 +60,19 @@ class Chains:
 
     def holds(self, signer: str, tips: Tips, vid: bytes) -> bool:
         """Is `vid` on `signer`'s chain up to `tips`? What is not known of that signer is not."""
-        if not tips:
-            return False
+        return bool(tips) and vid in self._reached(signer, tips).inside
+
+    def incomplete(self, signer: str, tips: Tips) -> bool:
+        """Has something of `signer`'s chain up to `tips` not come yet?"""
+        return bool(tips) and bool(self._reached(signer, tips).missing)
+
+    def _reached(self, signer: str, tips: Tips) -> _Reach:
         of_signer = self._reach.setdefault(signer, {})
         reach = of_signer.get(tips)
         if reach is None:
             reach = of_signer[tips] = _Reach(loose=dict(self._view.chain(signer)))
             reach.follow(list(tips))
-        return vid in reach.inside
+        return reach
 
     def joined(self, signer: str, vid: bytes, q: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """A version of `signer` has been stored; the versions that a cut's tips reach now and did not before."""
@@ -127,6 +132,14 @@ class Cuts:
         if binding is None:
             binding = self._removals[signer] = self._newest(signer)
         return not all(any(self._chains.holds(signer, tips, vid) for tips in each) for each in binding)
+
+    def incomplete(self, signer: str) -> bool:
+        """Does a removal of `signer`, or a cut of his being admin, name what has not come yet?"""
+        return any(
+            self._standing(cut.carrier) and self._chains.incomplete(signer, cut.tips)
+            for scope in (SCOPE_REMOVED, SCOPE_ADMIN)
+            for cut in self._cuts.get((signer, scope), ())
+        )
 
     def _newest(self, signer: str) -> list[list[Tips]]:
         """Of the standing removals the DAG-newest count; of several concurrent ones, what all of them leave stands."""

@@ -176,6 +176,20 @@ class Profiles:
             if cut.scope == SCOPE_REMOVED
         ]
 
+    def undecided(self) -> set[str]:
+        """The devices that are added by profiles which may come to stand: of their author's chain not all has come
+        that his cut names."""
+        found: set[str] = set()
+        lost: set[str] = set()
+        for signer in sorted({self._signers[index] for index, stands in enumerate(self.stands) if not stands}):
+            if self._master_cuts.incomplete(signer):
+                for index in self.by_signer[signer]:
+                    if not self.stands[index]:
+                        ops = {name: adds for (sort, name, *_), adds in self._ops[index].items() if sort == DEVICE}
+                        found.update(name for name, adds in ops.items() if adds)
+                        lost.update(name for name, adds in ops.items() if not adds)
+        return found - lost
+
     def taken_back(self, udf: str, remover: str) -> bool:
         """Did a profile that stands, and knows that the remover was cut, confirm the device?"""
         return any(

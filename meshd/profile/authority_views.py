@@ -78,6 +78,13 @@ class AuthorityViews:
         """The devices of the mesh; removed ones are not among them."""
         return self._current().granted.devices - self._masters.dead(self._masters.everything)
 
+    def undecided(self) -> frozenset[str]:
+        """Devices that are to be taken for such until more has come: a profile that added one does not stand, but only
+        because the chain of its author is not here yet as far as his cut goes. Whoever holds the rest is among them,
+        perhaps this device itself, so they go on talking; they have no right to anything meanwhile."""
+        here = self.devices() | self.removed()
+        return frozenset(self._profiles.undecided() - here) if self._profiles.ever - here else frozenset()
+
     def ever_devices(self) -> frozenset[str]:
         """Every UDF that a profile ever listed, standing or not, if an admin of its time or the master key signed
         it."""

@@ -70,6 +70,7 @@ class Memory:
         self._listed_escrow: set[bytes] = set()
         self._holders: dict[str, set[str]] = {}  # encryption key → devices that state it
         self._devices: dict[str, device.DeviceProfile] = {}
+        self._undecided: frozenset[str] = frozenset()  # as the last transaction left them
         if not self.mesh:
             return
         waiting: deque[Profile] = deque()
@@ -94,6 +95,7 @@ class Memory:
                 stuck += 1
                 if stuck > len(waiting):
                     raise StoreDamaged("a profile in the store has lost its ancestors")
+        self._undecided = self.authority.undecided()
 
     def memory(self) -> object:
         """Everything that `rebuild` makes, in a form that can be compared: what a store that is opened anew would

@@ -50,6 +50,10 @@ class Replica(Memory):
                 self._take(connection, item, now_ms, outcome)
                 held.add(item.claim.vid)
         self._book.flush(connection)
+        undecided = self.authority.undecided()
+        if undecided != self._undecided:  # also where no profile changed: the end of a chain showed that they are none
+            self._undecided = undecided
+            outcome.profiles = True
         if outcome.restored:
             outcome.cloned = outcome.cloned or not chains.noticed_restore(connection, self._rng)
 
