@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from meshd.profile import links
 from meshd.profile.claim import Kind, State
-from meshd.store import chains, peers, versions
+from meshd.store import peers, versions
 
 if TYPE_CHECKING:
     from harness.simulation import Node
 
 SILENT_MS = 150_000.0  # a line that carries nothing for so long is given up
-AHEAD = 60  # rows that are sent and not acknowledged, at most
+AHEAD = 400  # rows that are sent and not acknowledged, at most
 
 
 class Events:
@@ -65,6 +65,9 @@ class End:
     sent: int = 0
     acked: int = 0
     greeted_at: tuple[bytes, ...] = ()
+    their_run: bytes = b""
+    anew: bool = False  # the other's cursor did not hold, and it has not been told yet
+    skipped: bool = False  # something that the other told of could not be taken: it is to be told of again
     brought: set[bytes] = field(default_factory=set)
 
 
@@ -82,7 +85,7 @@ class Line:
 
     def start(self) -> None:
         for place, end in enumerate(self.ends):
-            self.say(place, "hello", end.numbering, end.node.heads())
+            self.say(place, "hello", end.numbering, end.node.run, end.node.heads())
 
     def say(self, place: int, *message: object) -> None:
         """From `ends[place]` to the other."""
@@ -114,26 +117,16 @@ class Line:
         end = self.ends[place]
         node = end.node
         match message:
-            case ("hello", bytes(store_id), tuple(heads)):
-                end.greeted_at = heads
+            case ("hello", bytes(store_id), bytes(run), tuple(heads)):
+                end.greeted_at, end.their_run = heads, run
                 self.say(place, "profiles", node.profiles_beyond(heads))
-                self.say(place, "feed", store_id, peers.cursor_for(node.connection, end.other.udf, store_id))
+                self.say(place, "feed", store_id, peers.place(node.connection, end.other.udf, store_id))
             case ("profiles", list(sent)):
                 node.receive(sent)
-            case ("feed", bytes(store_id), int(after)):
-                after = after if store_id == node.store_id() else 0
-                if after > versions.last_seq(node.connection):  # this store was restored from a backup
-                    node.transact(lambda connection, _: chains.renumber(connection, node.rng))
-                    self.close()
-                    return
-                end.sent = end.acked = after
-                end.feeding = True
-                self.push(place)
-            case ("batch", bytes(store_id), int(upto), list(sent)):
-                end.brought.update(vid for vid, _ in sent)
-                node.receive(sent, (end.other.udf, store_id, upto))
-                self.say(place, "ack", upto)
-                self.net.acknowledged(node, end.other, store_id, upto)
+            case ("feed", bytes(store_id), peers.Cursor() as cursor):
+                self._feed(place, store_id, cursor)
+            case ("batch", bytes(store_id), int(upto), bytes(last), list(sent)):
+                self._take(place, sent, store_id, upto, last)
             case ("ack", int(upto)):
                 end.acked = max(end.acked, upto)
                 if self.net.chance.random() < 0.3:
@@ -143,6 +136,37 @@ class Line:
                 self.close()
             case _:
                 raise AssertionError(message)
+
+    def _feed(self, place: int, store_id: bytes, cursor: peers.Cursor) -> None:
+        """From the other's cursor on; from the first version on where it says what this store never said."""
+        end = self.ends[place]
+        node, after = end.node, 0
+        if store_id == end.numbering and cursor.seq:
+            if peers.holds(node.connection, cursor):
+                after = cursor.seq
+            else:
+                node.doubt(end.other.udf)
+                end.anew = True
+        end.sent = end.acked = after
+        end.feeding = True
+        self.push(place)
+
+    def _take(self, place: int, sent: list[tuple[bytes, bytes]], store_id: bytes, upto: int, last: bytes) -> None:
+        """A batch of the feed: one commit, with the cursor, and its acknowledgement."""
+        end = self.ends[place]
+        node, devices = end.node, end.node.snapshot.devices.keys()
+        end.brought.update(vid for vid, _ in sent)
+        place_told = (end.other.udf, store_id, upto, end.their_run, last)
+        taken = node.receive(sent, None if end.skipped else place_told)
+        if taken is None:
+            return  # it died over it
+        end.skipped = end.skipped or not taken
+        if end.skipped:
+            if node.snapshot.devices.keys() - devices:
+                self.close()  # a device was listed whose versions were not taken
+            return
+        self.say(place, "ack", upto)
+        self.net.acknowledged(node, end.other, store_id, upto)
 
     def push(self, place: int) -> None:
         """Send what the store got since, as far as the window goes."""
@@ -158,7 +182,7 @@ class Line:
             new = [row.vid for row in rows if row.vid not in end.brought]
             raws = versions.raws(end.node.connection, new)
             sent = [(vid, raws[vid][1]) for vid in new if vid in raws]
-            self.say(place, "batch", end.numbering, end.sent, sent)
+            self.say(place, "batch", end.numbering, end.sent, rows[-1].vid, sent)
 
     def moved(self, place: int) -> None:
         """This end's store has something new, or it thinks otherwise of the other."""

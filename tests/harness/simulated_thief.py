@@ -56,9 +56,9 @@ class Thief:
         """Versions of a kind, of his store or of everybody's: ciphertext is no secret."""
         if self.world.chance.random() < 0.5:
             rows = self.device.connection.execute("SELECT raw FROM versions WHERE kind = ? ORDER BY vid", (int(kind),))
-            return [version.parse(row[0]) for row in rows]
+            return [self.world.parse(row[0]) for row in rows]
         return [
-            parsed for _, raw in sorted(self.world.raws.items()) if (parsed := version.parse(raw)).claim.kind is kind
+            parsed for _, raw in sorted(self.world.raws.items()) if (parsed := self.world.parse(raw)).claim.kind is kind
         ]
 
     def own(self) -> list[Parsed]:

@@ -30,8 +30,8 @@ from meshd.profile import links, version
 from meshd.profile.claim import Kind, Role
 from meshd.profile.device import DeviceKeys
 from meshd.profile.links import SCOPE_REMOVED
-from meshd.profile.version import Version
-from meshd.store import peers, versions
+from meshd.profile.version import Parsed, Version
+from meshd.store import chains, peers, versions
 from meshd.store.db import get_meta
 from meshd.store.directory import Directory
 from meshd.store.replica import Outcome, Replica
@@ -80,13 +80,14 @@ class Node(Device):
         self.up = True
         self.skew_ms = 0
         self.snapshot = Snapshot()
+        self.run = b""
         super().__init__(name, keys, seeded(f"{world.seed} {name}"), store or memory_store(f"{world.seed} {name}"))
         self.master_key = world.master_key
         self.watch = repair.Watch()
         self.backup: tuple[sqlite3.Connection, DeviceKeys] | None = None
         self._look_due = False
         self._receiving = False
-        self.open()
+        self._begin()
 
     # --- what the process holds ---------------------------------------------------------------------------------------
 
@@ -103,7 +104,12 @@ class Node(Device):
         """Everything that a process makes of what is on disk."""
         self.replica = Replica(self.connection, self.rng)
         self.keyring = Keyring(self.keys, self.keyring.cache_key)
+        self._begin()
+
+    def _begin(self) -> None:
         self.watch = repair.Watch()
+        self.run = self.rng(8)
+        peers.begin_run(self.connection, self.run, versions.last_seq(self.connection))
         self._look()
 
     def restart(self) -> None:
@@ -177,29 +183,54 @@ class Node(Device):
         self.consider()
         return result, outcome
 
-    def receive(self, sent: Sequence[tuple[bytes, bytes]], cursor: tuple[str, bytes, int] | None = None) -> None:
-        """Take in what somebody sent, as a conversation does; `cursor`: (whose, store-id, up to where)."""
+    def receive(
+        self, sent: Sequence[tuple[bytes, bytes]], cursor: tuple[str, bytes, int, bytes, bytes] | None = None
+    ) -> bool | None:
+        """Take in what somebody sent, as a conversation does; `cursor` is what `peers.set_cursor` takes. False where
+        something of it could not be taken now, None where the process died over it."""
         held = versions.known(self.connection, [vid for vid, _ in sent])
-        good, refused = self.world.check([raw for vid, raw in sent if vid not in held], self.replica.directory)
+        new = [raw for vid, raw in sent if vid not in held]
+        good, refused = self.world.check(new, self.replica.directory)
         assert not refused, f"{self.name} was sent by a device what can't be believed: {refused[0]}"
+        unknown = len(good) < len(new)
         if not good:
-            if cursor:
+            if cursor and not unknown:
                 peers.set_cursor(self.connection, *cursor)
-            return
+            return not unknown
 
-        def commit(connection: sqlite3.Connection, outcome: Outcome) -> None:
+        def commit(connection: sqlite3.Connection, outcome: Outcome) -> bool:
             self.replica.accept(connection, good, self.now_ms, outcome)
-            if cursor:
+            assert not outcome.deferred
+            taken = not unknown and not outcome.strangers
+            if cursor and taken:
                 peers.set_cursor(connection, *cursor)
+            return taken
 
         self._receiving = True
         try:
-            _, outcome = self.transact(commit)
+            taken, _ = self.transact(commit)
         except Crash:
-            return
+            return None
         finally:
             self._receiving = False
-        assert not outcome.deferred
+        self._check_numbering()
+        return taken
+
+    def doubt(self, udf: str) -> None:
+        """A sibling holds a cursor that this store never gave."""
+
+        def do(connection: sqlite3.Connection, outcome: Outcome) -> None:
+            peers.forget_ack(connection, udf)
+            outcome.renumbered = chains.doubted(connection, self.rng)
+
+        try:
+            self.transact(do)
+        except Crash:
+            return
+        self._check_numbering()
+
+    def _check_numbering(self) -> None:
+        """What siblings were told under another store-id is void: every line begins anew."""
         for line, place in self.world.net.of(self):
             if line.ends[place].numbering != self.store_id():  # the store turned out to be a restored one
                 line.close()
@@ -263,6 +294,7 @@ class World:
         self.thieves: list[Thief] = []
         self.stolen: set[str] = set()
         self._checked: dict[bytes, Version] = {}
+        self._parsed: dict[bytes, Parsed] = {}
         self._named = 0
         self.trace: list[str] = []
         wanted = composition or chance.choice(COMPOSITIONS[: 4 + seed % 8])
@@ -309,6 +341,13 @@ class World:
 
     # --- what the world knows -----------------------------------------------------------------------------------------
 
+    def parse(self, raw: bytes) -> Parsed:
+        """As `version.parse`, once."""
+        found = self._parsed.get(raw)
+        if found is None:
+            found = self._parsed[raw] = version.parse(raw)
+        return found
+
     def check(self, raws: Sequence[bytes], directory: Directory) -> tuple[list[Version], list[str]]:
         """Verify as everybody does; what verified once is remembered, where the signer's key is known here too."""
         good: list[Version] = []
@@ -321,7 +360,7 @@ class World:
                     one.kind in (Kind.PERSONAL, Kind.CONTAINER, Kind.ITEM) and directory.signing_key(one.signer) is None
                 ):
                     try:
-                        one = version.verify(version.parse(raw), directory)
+                        one = version.verify(self.parse(raw), directory)
                     except UnknownSigner:
                         if part is raws:
                             again.append(raw)
