@@ -22,6 +22,7 @@ def device_role_arguments(parser: argparse.ArgumentParser) -> None:
         "--grant", action="append", metavar="VAULT:RIGHT", help="narrow a member's rights, e.g. ssh:read; repeatable"
     )
     parser.add_argument("--leave-no-admin", action="store_true", help="even where nobody is an admin then")
+    parser.add_argument("--yes", action="store_true", help="for scripts: nothing is asked here but a passphrase")
     passphrases.wanted_arguments(parser)
 
 
