@@ -284,7 +284,7 @@ def _stale_in(pen: Pen, opened: Opened, after_seq: int) -> Iterator[Stale]:
         return  # nothing to write it under
     identifier = opened.application.identifier
     held = {key.kid for key in opened.container.keys}
-    orphaned = frozenset(pen.keyring.aside(pen.connection, identifier)) - held
+    orphaned = frozenset(pen.keyring.aside(pen.connection, identifier)) - held | _out_of_reach(pen, opened)
     if orphaned:  # this device alone may be able to read it, and no admin can carry its key on
         yield from _heads_under(pen, orphaned, identifier, "", ())
     bad = spoiled(pen.connection, pen.replica, opened.application)
@@ -295,6 +295,22 @@ def _stale_in(pen: Pen, opened: Opened, after_seq: int) -> Iterator[Stale]:
         known = seen.get(signer, 0)
         where = " AND signer = ? AND n > ? AND seq > ?"
         yield from _heads_under(pen, bad, identifier, where, (signer, known if type(known) is int else 0, after_seq))
+
+
+def _out_of_reach(pen: Pen, opened: Opened) -> frozenset[str]:
+    """The kids that are in no container for all readers, but in one that no admin opens: after the last who did is
+    gone, and another device was made an admin that had not all vaults."""
+    wanted = {key.udf for key in membership.recipients_of(pen, opened.application)}
+    admins = pen.replica.authority.admins()
+    whole: frozenset[str] = frozenset()
+    closed: frozenset[str] = frozenset()
+    for head in opened.heads:
+        recipients = vault.container_recipients(head)
+        if wanted <= recipients:
+            whole |= vault.container_kids(head)
+        elif not any(pen.replica.holders(key) & admins for key in recipients):
+            closed |= vault.container_kids(head)
+    return closed - whole if whole else frozenset()
 
 
 def _heads_under(

@@ -524,3 +524,22 @@ def test_rotating_one_vault_or_all_is_for_admins() -> None:
         desktop.write(rotation.rotate)
     with pytest.raises(NotFound):
         laptop.write(lambda pen: rotation.rotate(pen, "no such vault"))
+
+
+def test_a_vault_that_the_new_admin_never_read_is_given_to_him_by_a_member_that_did() -> None:
+    laptop = found()
+    ssh = laptop.keyring.find("ssh").application.identifier
+    desktop, phone = laptop.admit("desktop", grants={ssh: "read"}), laptop.admit("phone")
+    made = laptop.add("one.example", secret="kept")
+    phone.pull(laptop)
+    desktop.pull(laptop)
+    key = laptop.master_key
+    desktop.write(lambda pen: roles.set_role(pen, desktop.udf, Role.ADMIN, master_key=key))
+    remove(desktop, laptop, master_key=key)
+    phone.pull(desktop)
+    assert phone.passwords() == {made: "kept"} and made not in desktop.passwords()
+    phone.write(lambda pen: rotation.rewrite(pen, rotation.stale(pen)))
+    desktop.pull(phone)
+    assert desktop.passwords() == {made: "kept"}
+    after = desktop.add("after.example")
+    assert not opens(laptop, desktop, versions.heads(desktop.connection, Kind.ITEM, after)[0])
