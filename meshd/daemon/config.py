@@ -7,7 +7,6 @@ reading, error messages and the test that docs/ops/config.md is complete all wal
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import tomllib
 import typing
@@ -171,6 +170,8 @@ def _peers(table: dict[str, Any]) -> dict[str, Address]:
 
 
 def _unknown(name: str, known: list[str], sentence: str) -> BadRequest:
+    import difflib  # for this one sentence; a daemon that idles carries everything that it imports
+
     near = difflib.get_close_matches(name, known, n=1)
     return BadRequest(
         sentence.format(repr(name)[:40]) + (f"; did you mean {near[0]!r}?" if near else ""),

@@ -19,8 +19,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import platformdirs
-
 from meshd.errors import Denied, StoreBusy, StoreError
 from meshd.localapi.paths import HOME_VARIABLE, socket_path
 
@@ -48,6 +46,8 @@ def resolve(home: str | None, environ: Mapping[str, str] = os.environ) -> Paths:
     if chosen := home or environ.get(HOME_VARIABLE):
         directory = Path(os.path.abspath(os.path.expanduser(chosen)))  # not realpath: a link at its end must show
         return _paths(directory / "meshd.toml", directory, socket)
+    import platformdirs
+
     xdg = platformdirs.PlatformDirs("meshd", appauthor=False)
     return _paths(xdg.user_config_path / "meshd.toml", xdg.user_state_path, socket)
 

@@ -17,6 +17,7 @@ from bench.peers import folder, free_port, program, running, wait_for_port
 
 HINT = "apt-get install syncthing"
 SECONDS = 600.0
+PAUSE = 0.4  # between changes: it gathers for 250 ms after each
 OFF = ("globalAnnounceEnabled", "localAnnounceEnabled", "relaysEnabled", "natEnabled", "startBrowser")
 
 
@@ -138,6 +139,7 @@ def changes(count: int) -> list[float]:
             there = two.files / name
             _until(lambda there=there, data=data: there.exists() and there.read_bytes() == data, pause=0.001)
             found.append(time.monotonic() - start)
+            time.sleep(PAUSE)
     return found
 
 
