@@ -1,4 +1,4 @@
-"""`make soak`: the long counts. kill -9 rounds, random worlds of authority, and every property at full count.
+"""`make soak`: the long counts. kill -9 rounds, worlds of authority, simulated meshes, every property at full count.
 
     make soak                              everything, for hours
     make soak ARGS="--minutes 30"          a share of everything
@@ -20,15 +20,17 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from harness import authority_check, kill_rounds
+from harness import authority_check, kill_rounds, simulation
 
 ROOT = Path(__file__).parents[2]
 ROUNDS, WORLDS = 500, 100_000
 ROUNDS_EACH = 50  # rounds with one pair of devices, then a new pair
 WORLDS_EACH = 200  # worlds that one process plays at a time
 LAST_FILE = 60.0  # seconds over time that a file of tests may take to end
-PARTS = ("kills", "worlds", "properties")
-SHARES = {"kills": 0.4, "worlds": 0.3, "properties": 0.3}  # of --minutes
+MESHES = 10_000
+MESHES_EACH = 10  # simulated meshes that one process plays at a time
+PARTS = ("kills", "worlds", "meshes", "properties")
+SHARES = {"kills": 0.3, "worlds": 0.2, "meshes": 0.3, "properties": 0.2}  # of --minutes
 
 
 class Progress:
@@ -95,6 +97,34 @@ def _play_worlds(first: int) -> int:
     return WORLDS_EACH
 
 
+def meshes(arguments: argparse.Namespace, seconds: float | None) -> bool:
+    """Whole meshes, simulated in one seed each: partitions, crashes, backups, thieves. On all processors."""
+    progress = Progress("meshes", arguments.meshes, seconds)
+    done = 0
+    starts = range(arguments.seed, arguments.seed + arguments.meshes, MESHES_EACH)
+    with ProcessPoolExecutor() as pool:
+        waves = [starts[place : place + 4] for place in range(0, len(starts), 4)]
+        for wave in waves:
+            try:
+                done += sum(pool.map(_play_meshes, wave))
+            except AssertionError as exc:
+                _report(exc)  # it says how to play its seed again
+                return False
+            if not progress.goes_on(min(done, arguments.meshes)):
+                break
+    print(f"  {done} meshes, every promise kept", flush=True)
+    return True
+
+
+def _play_meshes(first: int) -> int:
+    for seed in range(first, first + MESHES_EACH):
+        try:
+            simulation.World(seed).play()
+        except Exception as exc:
+            raise AssertionError(f"{type(exc).__name__}: {exc}; {simulation.again(seed)}") from exc
+    return MESHES_EACH
+
+
 def properties(arguments: argparse.Namespace, seconds: float | None) -> bool:
     """The test suite with every property tried thousands of times, and the tests that are too long for each day."""
     began = time.monotonic()
@@ -139,6 +169,7 @@ def _span(seconds: float) -> str:
 RUN: dict[str, Callable[[argparse.Namespace, float | None], bool]] = {
     "kills": kills,
     "worlds": worlds,
+    "meshes": meshes,
     "properties": properties,
 }
 
@@ -149,6 +180,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, metavar="M", help="share so much time among the parts")
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"of kill -9 (default {ROUNDS})")
     parser.add_argument("--worlds", type=int, default=WORLDS, metavar="N", help=f"of authority (default {WORLDS})")
+    parser.add_argument("--meshes", type=int, default=MESHES, metavar="N", help=f"simulated (default {MESHES})")
     parser.add_argument("--seed", type=int, metavar="S", help="the first seed (default: any)")
     arguments = parser.parse_args()
     if arguments.seed is None:
