@@ -245,11 +245,14 @@ class Net:
                 self._introduce(speaker, listener)
 
     def _introduce(self, speaker: Node, listener: Node) -> None:
+        """Both show what the other lacks, and nothing else."""
         shown = speaker.profiles_beyond(listener.heads()) + speaker.own_profiles()
 
         def arrive() -> None:
             if self.joined(speaker, listener):
+                answer = listener.profiles_beyond(speaker.heads())
                 listener.receive(shown)
+                speaker.receive(answer)
 
         self.events.at(self.events.now + self.delay(), arrive)
 
