@@ -10,12 +10,10 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from meshd.profile import personal, version
 from meshd.profile import readers as rules
 from meshd.profile.claim import Kind, Role
 from meshd.profile.device import DeviceProfile
 from meshd.profile.personal import Application
-from meshd.store import versions
 from meshd.store.replica import Replica
 
 
@@ -89,13 +87,11 @@ def take(connection: sqlite3.Connection, replica: Replica) -> Snapshot:
 
 def applications(connection: sqlite3.Connection, replica: Replica) -> dict[str, Application]:
     """The effective vaults with their types. A type is stated by whichever head lists the vault."""
-    found: dict[str, Application] = {}
+    found: dict[str, str] = {}
     for vid in replica.authority.heads(Kind.PERSONAL):
-        raw = versions.raw(connection, vid)
-        if raw is not None:
-            found = personal.application_entries(version.parse(raw)) | found
+        found = {**replica.types(connection, vid), **found}
     listed = replica.authority.applications()
-    return {identifier: found.get(identifier, Application(identifier, "")) for identifier in sorted(listed)}
+    return {identifier: Application(identifier, found.get(identifier, "")) for identifier in sorted(listed)}
 
 
 def readers(replica: Replica, application: Application, at: tuple[bytes, ...] | None = None) -> frozenset[str]:

@@ -177,6 +177,10 @@ class Memory:
             found = self._envelopes[vid] = readers.envelope(self._load(connection, vid))
         return found
 
+    def types(self, connection: sqlite3.Connection, profile: bytes) -> Mapping[str, str]:
+        """Container → tag, as a stored PersonalProfile states them."""
+        return self._profile(connection, profile).types
+
     def holders(self, key: str) -> frozenset[str]:
         """The devices that state the encryption key of this UDF as theirs, in any of their profiles."""
         return frozenset(self._holders.get(key, ()))
