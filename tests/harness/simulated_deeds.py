@@ -32,7 +32,6 @@ from meshd.profile.claim import ALL, READ, WRITE, Kind, Role
 from meshd.profile.device import DeviceKeys
 
 ALLOWED = (Denied, NotFound, Refused, BadRequest, Exists)
-MOST = 8  # devices in one mesh, removed ones included
 
 
 def something(world: World) -> None:
@@ -148,7 +147,7 @@ def _hand_over(node: Node) -> list[tuple[bytes, bytes]]:
 
 
 def admit(world: World, node: Node) -> None:
-    if len(world.nodes) >= MOST:
+    if len(world.nodes) >= world.most:
         return
     chance = world.chance
     role = chance.choice((Role.MEMBER, Role.MEMBER, Role.ADMIN, Role.RELAY))
@@ -258,7 +257,7 @@ def renew(world: World, node: Node) -> None:
 
 def replace_device(world: World, node: Node) -> None:
     others = _others(world, node)
-    if not others or len(world.nodes) >= MOST:
+    if not others or len(world.nodes) >= world.most:
         return
     old, new = world.chance.choice(others), world.newcomer()
     profile = device.create(new.keys, world.clock(new) // 1000, new.rng)
