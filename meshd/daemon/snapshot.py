@@ -28,6 +28,7 @@ class Snapshot:
     roles: Mapping[str, Role] = field(default_factory=dict)
     devices: Mapping[str, DeviceProfile] = field(default_factory=dict)
     removed: frozenset[str] = frozenset()
+    undecided: frozenset[str] = frozenset()  # those of `devices` of which that is not sure until more has come
     fallen: frozenset[str] = frozenset()  # listed only by profiles that fell with the admin who had signed them
     applications: Mapping[str, Application] = field(default_factory=dict)  # by container Identifier
     health: tuple[tuple[str, str, str], ...] = ()  # (code, UDF, detail) that authority reports
@@ -65,7 +66,8 @@ def take(connection: sqlite3.Connection, replica: Replica) -> Snapshot:
     authority = replica.authority
     devices = {}
     roles = {}
-    here = authority.devices() | authority.undecided()
+    undecided = authority.undecided()
+    here = authority.devices() | undecided
     for udf in here:
         profile = replica.device(connection, udf)
         if profile is not None:
@@ -79,6 +81,7 @@ def take(connection: sqlite3.Connection, replica: Replica) -> Snapshot:
         roles=roles,
         devices=devices,
         removed=authority.removed(),
+        undecided=undecided,
         fallen=authority.ever_devices() - here - authority.admins() - authority.removed(),
         applications=applications(connection, replica),
         health=tuple(authority.health()),

@@ -245,6 +245,12 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
             "This device was removed from its mesh: it gets and gives nothing any more.",
             "delete what it holds: meshctl wipe; it can be connected anew then",
         )
+    elif snapshot.own in snapshot.undecided:
+        health.add(
+            "pending",
+            "The admin who took this device into the mesh is none any more; what shows whether it stays is not here yet.",
+            "let it meet the other devices; if they refuse it: meshctl wipe, then connect it anew",
+        )
     elif snapshot.connected and not snapshot.is_member:
         health.add(
             "removed",

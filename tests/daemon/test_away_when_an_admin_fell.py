@@ -36,6 +36,7 @@ def test_a_device_that_hears_of_the_cut_before_the_chain_is_undecided_and_then_a
     assert phone.udf not in authority.devices() and authority.undecided() == {phone.udf}
     assert not authority.can_write(phone.udf, phone.vault()) if phone.keyring.vaults else True
     seen = snapshot.take(phone.connection, phone.replica)
+    assert seen.undecided == {phone.udf}
     assert seen.is_member and set(seen.devices) == {desktop.udf, phone.udf} and not seen.gone - {laptop.udf}
     phone.pull(desktop)
     assert phone.replica.authority.undecided() == frozenset()

@@ -36,7 +36,7 @@ SAID = (
 
 def check(world: World) -> None:
     """All of it; AssertionError says what is wrong, and where."""
-    members = [node for node in world.honest if node.is_member]
+    members = members_of(world)
     for node in members:
         node.restart()  # from here on what is on disk must be enough
     same(members)
@@ -51,6 +51,12 @@ def check(world: World) -> None:
         exposed(world, node)
     acknowledged(world, members)
     afterwards(world, members)
+
+
+def members_of(world: World) -> list[Node]:
+    """The devices that are of the mesh and know it. One that an admin took in who was none any more, and that the
+    others refuse, may not know what became of it: that is shown by `status`, and for a person to settle."""
+    return [node for node in world.honest if node.is_member and node.udf not in node.snapshot.undecided]
 
 
 # --- 2 ----------------------------------------------------------------------------------------------------------------
@@ -121,7 +127,7 @@ class Opened:
 
 
 def nothing_is_read(world: World, opened: Opened) -> None:
-    removed = next(node for node in world.honest if node.is_member).snapshot.removed
+    removed = members_of(world)[0].snapshot.removed
     for one in world.written.values():
         parsed = opened.parsed[one.vid]
         for udf in one.removed & opened.keys.keys() & removed:  # a removal that fell may have been taken back
