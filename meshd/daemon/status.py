@@ -248,7 +248,7 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
     elif snapshot.own in snapshot.undecided:
         health.add(
             "pending",
-            "The admin who took this device into the mesh is none any more; what shows whether it stays is not here yet.",
+            "The admin who took this device in is none any more; what shows whether it stays has not come yet.",
             "let it meet the other devices; if they refuse it: meshctl wipe, then connect it anew",
         )
     elif snapshot.connected and not snapshot.is_member:
