@@ -161,7 +161,8 @@ class Node(Device):
         world = self.world
         self.now_ms = world.clock(self)
         known = self.replica.authority.removed() if self.replica.mesh else frozenset()
-        dies = world.chance.random() < world.crashes
+        world.commits += 1
+        dies = world.chance.random() < world.crashes or world.commits == world.dies_at
 
         def run(connection: sqlite3.Connection, outcome: Outcome) -> T:
             result = fn(connection, outcome)
@@ -284,6 +285,8 @@ class World:
         self.events = Events(chance)
         self.net = Net(chance, self.events)
         self.crashes = chance.choice((0.0, 0.0, 0.01, 0.05))
+        self.commits = 0
+        self.dies_at = -1  # the number of the commit that somebody does not live to see
         self.small = seed % 4 != 0  # most worlds are: they cost half, and find nearly as much
         self.most = 6 if self.small else 8  # devices in one mesh, removed ones included
         self.steps = steps if steps is not None else chance.choice((10, 14, 18) if self.small else (15, 25, 40))
