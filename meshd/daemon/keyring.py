@@ -15,7 +15,7 @@ from meshd.crypto.keys import Rng
 from meshd.daemon import snapshot
 from meshd.errors import DecryptError, Denied, FormatError, NotFound
 from meshd.profile import links, vault, version
-from meshd.profile.apps import BY_NAME, DISCOVERY, GROUP, of_tag
+from meshd.profile.apps import BY_NAME, of_tag
 from meshd.profile.claim import Kind, State
 from meshd.profile.device import DeviceKeys
 from meshd.profile.personal import Application
@@ -181,8 +181,8 @@ def fit_keys(connection: sqlite3.Connection, replica: Replica, application: Appl
     """The kids that may encrypt new items, best first.
 
     Every version that wrapped a key counts, not the first alone: a key that was later given to a device that has since
-    been removed is no longer used. Nor is one that was made without knowledge of a removal: an admin who has not heard
-    either may yet wrap it for that device."""
+    been removed is no longer used. Nor is one that was made without knowledge of a removal, whatever that device could
+    read: an admin who has not heard either may yet grant it the vault, and wrap the key for it."""
     memo = ("fit keys", application)
     found: list[str] | None = replica.memo.get(memo)
     if found is None:
@@ -211,23 +211,10 @@ def _fit_keys(connection: sqlite3.Connection, replica: Replica, application: App
             kids = {kid for kid in kids if any(row.signer in replica.holders(key) for key in handed.get(kid, ()))}
         if not all(key in escrow or replica.holders(key) & readers for key in found.recipients):
             spoiled |= kids
-    unaware = {row.vid: _made_unaware(replica, application, row.token) for row in introduced.values()}
+    unheard = replica.authority.unheard_removals
+    unaware = {row.vid: bool(unheard(links.parse(row.token).a)) for row in introduced.values()}
     fit = [kid for kid, row in introduced.items() if kid not in spoiled and not unaware[row.vid]]
     return sorted(fit, key=lambda kid: (-introduced[kid].gen, introduced[kid].vid))
-
-
-def _made_unaware(replica: Replica, application: Application, token: str) -> bool:
-    """Was a container written without knowledge of the removal of somebody who would read it?"""
-    authority, container = replica.authority, application.identifier
-    for udf in authority.unheard_removals(links.parse(token).a):
-        match application.tag:
-            case DISCOVERY.tag:
-                return True
-            case GROUP.tag if not authority.was_relay(udf):
-                return True
-            case _ if authority.had_right(udf, container):
-                return True
-    return False
 
 
 def seal_cache(keyring: Keyring, plaintext: bytes, identifier: str, rng: Rng) -> bytes:

@@ -2,7 +2,7 @@
 
     members, relays     a PersonalProfile with a cut `x=UDF:tips`, by any admin
     admins              a MasterProfile that drops and cuts them, and the PersonalProfile that ships with it
-    then                new keys for each vault they read and for Discovery, wrapped for exactly who is left
+    then                new keys for every vault and for Discovery, wrapped for exactly who is left
 
 What the cut of an admin takes with it is the person's to decide before it happens: removals of his that would fall are
 either stated again in the same version (`keep_removed`) or taken back (`readmit`), and what his profiles added stays
@@ -73,7 +73,7 @@ def plan(pen: Pen, devices: Iterable[str], *, since_ms: int | None = None) -> Pl
     return Plan(
         devices=chosen,
         roles={udf: authority.role(udf) for udf in chosen},
-        vaults=_read_by(pen, chosen),
+        vaults=_given_new_keys(pen, chosen),
         needs_master=bool(dropped) or since_ms is not None,
         last_admin=bool(admins) and admins <= set(chosen),
         quarantined=sum(_outside(pen, udf, ends[udf]) for udf in chosen),
@@ -107,7 +107,7 @@ def remove(
         )
     dropped = [udf for udf in chosen if _by_master(pen, udf)]
     _check_terms(pen, chosen, dropped, since_ms, master_key, leave_no_admin)
-    read = _read_by(pen, chosen)
+    due = _given_new_keys(pen, chosen)
     ends = {udf: surplus.tips(pen, udf, since_ms) for udf in chosen}
     cuts: list[Cut] = [Cut(udf, ends[udf]) for udf in chosen if udf not in dropped]
     top: Parsed | None = None
@@ -131,7 +131,7 @@ def remove(
     rotated = rotation.settle(pen)
     left_over = tuple(
         identifier
-        for identifier in read
+        for identifier in due
         if (opened := pen.keyring.vaults.get(identifier)) is None
         or not rotation.usable(pen.connection, pen.replica, opened)
     )
@@ -205,13 +205,14 @@ def _check_terms(
         )
 
 
-def _read_by(pen: Pen, devices: Collection[str]) -> tuple[str, ...]:
-    """The vaults, Discovery and Group among them, that one of these reads now."""
+def _given_new_keys(pen: Pen, devices: Collection[str]) -> tuple[str, ...]:
+    """The vaults, Discovery and Group among them, whose keys change: all but deleted ones, whatever these devices read,
+    for an admin who has not heard may still grant them more. None where only the moment of a removal is moved."""
+    if pen.replica.authority.removed().issuperset(devices):
+        return ()
+    opened = pen.keyring.vaults
     found = snapshot.applications(pen.connection, pen.replica)
-    chosen = set(devices)
-    return tuple(
-        identifier for identifier, application in found.items() if snapshot.readers(pen.replica, application) & chosen
-    )
+    return tuple(name for name in found if name not in opened or not opened[name].container.deleted)
 
 
 # --- what falls -------------------------------------------------------------------------------------------------------
@@ -332,7 +333,7 @@ def _list_confirmed(pen: Pen, wanted: authoring.State, keys: Collection[str]) ->
             profile = _device_profile(pen, name)
             wanted.devices[name] = profile
             if name not in wanted.admins:
-                wanted.roles.setdefault(name, Role.MEMBER)
+                wanted.roles.setdefault(name, _last_role(pen, name))
                 wanted.grants.setdefault(name, _last_listed(pen, name))
         elif sort == "X":
             wanted.applications[name] = _application(pen, name)
@@ -361,6 +362,15 @@ def _application(pen: Pen, container: str) -> Application:
         if found is not None:
             return found
     raise NotFound("No profile lists that vault.")
+
+
+def _last_role(pen: Pen, udf: str) -> Role:
+    """What the newest profile that states a device's role says, standing or not: a relay comes back as a relay."""
+    for parsed in _listing(pen, udf):
+        stated = dict(parsed.claim.roles).get(udf)
+        if stated in (Role.MEMBER, Role.RELAY):
+            return Role(stated)
+    return Role.MEMBER
 
 
 def _last_listed(pen: Pen, udf: str) -> dict[str, str]:

@@ -25,7 +25,6 @@ class Masters:
         self.dag = Dag(gathered=frozenset({DEAD}))
         self.everything = 0  # the mask of all that is linked
         self.heads: set[int] = set()
-        self.ever: set[str] = set()  # who was an admin by any of them
         self._facts: list[Facts] = []
         self._admins: dict[int, frozenset[str]] = {}
         self._dead: dict[int, frozenset[str]] = {}
@@ -50,7 +49,6 @@ class Masters:
         self.everything |= self.dag.seen((index,))
         self.heads.difference_update(above)
         self.heads.add(index)
-        self.ever |= claim.admins
         return index
 
     def _difference(self, before: Facts, sort: str, listed: set[tuple[str, ...]]) -> dict[Key, bool]:

@@ -160,14 +160,6 @@ class AuthorityViews:
         dead = self._masters.dead(self._profiles.masters_at(indices))
         return frozenset(udf for udf in self.removed() if udf not in dead and not signed.is_removed(udf))
 
-    def had_right(self, udf: str, container: str) -> bool:
-        """Do the grants that stand let `udf` read a vault, or did a MasterProfile list it, its removal aside?"""
-        return udf in self._masters.ever or self._current().granted.reads(udf, container)
-
-    def was_relay(self, udf: str) -> bool:
-        """Is a relay the last that a profile said of `udf`, and was it never an admin?"""
-        return udf not in self._masters.ever and self._current().granted.stated_role(udf) == Role.RELAY
-
     def masters_at(self, a: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """The newest MasterProfiles that the profiles `a` and their ancestors embed. TrustError as `readers_at`."""
         dag = self._masters.dag

@@ -216,13 +216,25 @@ def test_several_devices_go_in_one_version() -> None:
     assert len(done.rotated) == len(laptop.keyring.vaults)
 
 
-def test_removing_a_relay_changes_the_keys_of_discovery_alone() -> None:
+def test_removing_a_device_changes_every_key_whatever_it_could_read() -> None:
     laptop = found()
     server = laptop.admit("server", Role.RELAY)
     plan = laptop.write(lambda pen: removal.plan(pen, [server.udf]))
     done = remove(laptop, server)
-    assert done.rotated == plan.vaults
-    assert [laptop.keyring.vaults[name].application.tag for name in done.rotated] == [DISCOVERY.tag]
+    assert set(done.rotated) == set(plan.vaults) == set(laptop.keyring.vaults)
+
+
+def test_what_an_admin_who_has_not_heard_grants_a_removed_device_opens_nothing_that_is_written_in_knowledge() -> None:
+    laptop = found()
+    password = laptop.vault()
+    desktop, phone = laptop.admit("desktop", Role.ADMIN), laptop.admit("phone", grants={})
+    desktop.pull(laptop)
+    remove(laptop, phone)
+    desktop.write(lambda pen: roles.grant(pen, phone.udf, {password: "read"}))
+    written = laptop.add("after.example")
+    laptop.meet(desktop)
+    vid = versions.heads(laptop.connection, Kind.ITEM, written)[0]
+    assert not opens(phone, laptop, vid) and not opens(phone, desktop, vid)
 
 
 # --- admins -----------------------------------------------------------------------------------------------------------
