@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import sqlite3
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from meshd.crypto.keys import Rng
 from meshd.daemon import keyring as keyrings
@@ -46,6 +47,19 @@ class Entry:
         return self.identifier.partition("/")[0]
 
 
+class Tally(NamedTuple):
+    """A sort of entries."""
+
+    container: str
+    tag: str
+    deleted: bool
+    in_conflict: bool
+
+
+def _sort(entry: Entry) -> Tally:
+    return Tally(entry.container, entry.tag, entry.deleted, entry.heads > 1)
+
+
 class Index:
     """Entries by Identifier and by host. Belongs to the trio thread; only `read`, which changes nothing, runs
     elsewhere."""
@@ -55,6 +69,7 @@ class Index:
         self.entries: dict[str, Entry] = {}
         self._hosts: dict[str, str | set[str]] = {}  # nearly always one entry: a set for each would double the index
         self._domains: dict[str, set[str]] | None = None
+        self.tally: Counter[Tally] = Counter()  # how many entries of each sort there are
         self._stale: set[str] = set()
         self._unsaved: set[str] = set()
         self._vaults = frozenset(keyring.vaults)  # open when `follow_keys` looked last
@@ -166,6 +181,7 @@ class Index:
     def _put(self, entry: Entry) -> None:
         self._drop(entry.identifier)
         self.entries[entry.identifier] = entry
+        self.tally[_sort(entry)] += 1
         for site in entry.sites:
             found = self._hosts.setdefault(site, entry.identifier)
             if type(found) is set:
@@ -178,6 +194,7 @@ class Index:
         entry = self.entries.pop(identifier, None)
         if entry is None:
             return
+        self.tally[_sort(entry)] -= 1
         for site in entry.sites:
             found = self._hosts.get(site)
             if type(found) is set:

@@ -136,12 +136,12 @@ async def _counts(daemon: Daemon, health: Health) -> tuple[dict[str, int], int]:
     in_conflict = 0
     vaults = list(daemon.keyring.vaults.items()) if daemon.keyring is not None else []
     hidden = {identifier for identifier, opened in vaults if opened.container.deleted}
-    for entry in list(index.entries.values()):  # a copy: a worker may be filling it
-        kind = of_tag(entry.tag)
-        if kind.vault and entry.container not in hidden:
-            in_conflict += entry.heads > 1
-            if not entry.deleted:
-                items[kind.name] = items.get(kind.name, 0) + 1
+    for sort, count in index.tally.items():
+        kind = of_tag(sort.tag)
+        if count and kind.vault and sort.container not in hidden:
+            in_conflict += count if sort.in_conflict else 0
+            if not sort.deleted:
+                items[kind.name] = items.get(kind.name, 0) + count
     return items, in_conflict
 
 

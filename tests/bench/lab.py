@@ -1,8 +1,8 @@
 """Pairs of real devices with vaults of a given size, made once and copied.
 
-Two daemons pair as people's do. Their homes are the template of every pair. A vault is filled while its daemon is
-stopped, through the same code that the daemon writes with, five hundred items to a transaction: 100,000 signed items
-take about a minute instead of ten.
+Two daemons pair as people's do. The first one's vault is filled while it is stopped, through the same code that it
+writes with, five hundred items to a transaction: 100,000 signed items take about a minute instead of ten. Whatever is
+measured then runs on copies of the two homes.
 """
 
 from __future__ import annotations
@@ -61,8 +61,7 @@ class Lab:
     def __init__(self, house: Household, nice: int = 0) -> None:
         self.house = house
         self._nice = nice
-        self._template: tuple[Path, Path] | None = None
-        self._filled: dict[int, Path] = {}
+        self._made: dict[int, tuple[Path, Path]] = {}
         self._pairs: dict[int, tuple[Device, Device]] = {}
         self._count = 0
 
@@ -104,32 +103,35 @@ class Lab:
         return found
 
     def apart(self, size: int) -> tuple[Device, Device]:
-        """Two stopped devices of one mesh; the first holds `size` items, the second none."""
-        _, second = self._templates()
+        """Two stopped devices of one mesh; the first holds `size` items, the second none. Of a size only one pair may run
+        at a time: they are copies of the same two devices."""
+        first, second = self._homes(size)
         self._count += 1
-        return self._copy("one", self._fill(size), f"{self._count}a"), self._copy("two", second, f"{self._count}b")
+        return self._copy("one", first, f"{self._count}a"), self._copy("two", second, f"{self._count}b")
 
-    def _templates(self) -> tuple[Path, Path]:
-        if self._template is None:
-            first, second = self.house.pair(("one", "two"))
+    def _homes(self, size: int) -> tuple[Path, Path]:
+        """A mesh of its own for every size: devices of different ones must not know each other."""
+        if size not in self._made:
+            first, second = self._device("one", f"{size}a"), self._device("two", f"{size}b")
+            first.start()
+            first.init()
+            second.start()
+            first.admits(second)
             first.stop()
             second.stop()
-            self._template = first.home, second.home
-        return self._template
+            trio.run(_write, first.home, size)
+            self._made[size] = first.home, second.home
+        return self._made[size]
 
-    def _copy(self, name: str, home: Path, directory: str) -> Device:
+    def _device(self, name: str, directory: str) -> Device:
         device = Device(name, self.house.directory / directory, enter=None, options=self.house.options)
         self.house.devices.append(device)
-        shutil.copytree(home, device.home, ignore=shutil.ignore_patterns("*.sock", "*.lock"))
         return device
 
-    def _fill(self, size: int) -> Path:
-        if size not in self._filled:
-            first, _ = self._templates()
-            device = self._copy("one", first, f"full{size}")
-            trio.run(_write, device.home, size)
-            self._filled[size] = device.home
-        return self._filled[size]
+    def _copy(self, name: str, home: Path, directory: str) -> Device:
+        device = self._device(name, f"copy{directory}")
+        shutil.copytree(home, device.home, ignore=shutil.ignore_patterns("*.sock", "*.lock"))
+        return device
 
 
 async def _write(home: Path, size: int) -> None:
