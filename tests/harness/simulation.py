@@ -26,7 +26,7 @@ from meshd.daemon.keyring import Keyring
 from meshd.daemon.pen import Pen
 from meshd.daemon.snapshot import Snapshot, take
 from meshd.errors import FormatError, TrustError, UnknownSigner
-from meshd.profile import links, version
+from meshd.profile import links, vault, version
 from meshd.profile.claim import Kind, Role
 from meshd.profile.device import DeviceKeys
 from meshd.profile.links import SCOPE_REMOVED
@@ -295,6 +295,7 @@ class World:
         self.raws: dict[bytes, bytes] = {}  # every version that anybody honest ever stored
         self.written: dict[bytes, Written] = {}
         self.promises: list[Promise] = []
+        self.leaks: list[str] = []
         self.keys: dict[str, list[DeviceKeys]] = {}  # by UDF, everything that a device ever held
         self.thieves: list[Thief] = []
         self.stolen: set[str] = set()
@@ -392,6 +393,29 @@ class World:
                 known |= cut & after
             if ours and row.signer == node.udf:
                 self.written[vid] = Written(vid, node.udf, Kind(row.kind), row.identifier, known)
+                self._see_who_reads(node, self.written[vid])
+
+    def _see_who_reads(self, node: Node, one: Written) -> None:
+        """Was anybody handed the key of it, by a container that the author holds, of whom he knows that he is removed?
+        What others hand out apart from him he can't know; so this is asked when it is written."""
+        parsed = self.parse(self.raws[one.vid])
+        gone = {
+            dek.recipient.udf: udf
+            for udf in one.removed & self.keys.keys()
+            for keys in self.keys[udf]
+            for dek in keys.deks
+        }
+        handed: set[str] = set()
+        if one.kind is Kind.CONTAINER:
+            handed = set(vault.container_recipients(parsed))
+        elif one.kind is Kind.ITEM:
+            kid, container = vault.item_key_id(parsed), one.identifier.partition("/")[0]
+            rows = node.connection.execute("SELECT raw FROM versions WHERE kind = 2 AND identifier = ?", (container,))
+            for (raw,) in rows.fetchall():
+                if kid in vault.container_kids(self.parse(raw)) and self.parse(raw).claim.signer not in self.bad():
+                    handed |= vault.container_recipients(self.parse(raw))
+        for dek in sorted(handed & gone.keys()):
+            self.leaks.append(f"{node.name} knew that {gone[dek][:6]} was removed, who reads {one.vid.hex()[:8]}")
 
     # --- the history --------------------------------------------------------------------------------------------------
 
