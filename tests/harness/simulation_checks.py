@@ -19,7 +19,7 @@ from harness.simulation import Node, World
 from meshd.daemon import drafts, exposure, removing, rotation, vaults
 from meshd.errors import DecryptError, FormatError
 from meshd.profile import vault
-from meshd.profile.apps import PASSWORD, of_tag, password
+from meshd.profile.apps import of_tag, password
 from meshd.profile.claim import Claim, Kind
 from meshd.profile.vault import Item
 from meshd.store import peers, versions
@@ -123,7 +123,7 @@ class Opened:
             item = vault.open_item(self.parsed[vid], vault.key_ring(self.every))
         except (DecryptError, FormatError):
             return None
-        return "" if item.deleted or self.parsed[vid].tag != PASSWORD.tag else str(password.view(item)["password"])
+        return "" if item.deleted else str(password.view(item)["password"])
 
 
 def nothing_is_read(world: World) -> None:
