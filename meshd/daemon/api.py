@@ -45,8 +45,8 @@ from meshd.daemon.handlers import (
 )
 from meshd.daemon.locking import Guard
 from meshd.daemon.online import Online
+from meshd.daemon.progress import Progress
 from meshd.daemon.siblings import Sibling
-from meshd.daemon.syncing import Progress
 from meshd.errors import Denied, Locked, MeshError, NotConnected, VersionMismatch
 from meshd.localapi import API, HOST, routes
 from meshd.localapi.errors import error_body

@@ -20,7 +20,7 @@ from meshd.daemon.candidates import Candidate, Sightings, of_uri, reach
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.newcomer import Newcomer
 from meshd.daemon.pairing_joiner import Busy, Connection, Joining, move
-from meshd.daemon.syncing import Progress
+from meshd.daemon.progress import Progress
 from meshd.errors import (
     BadRequest,
     CodeError,

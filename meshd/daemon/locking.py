@@ -12,8 +12,9 @@ from typing import TypeVar
 
 import trio
 
+from meshd.daemon import names
 from meshd.daemon.context import Daemon
-from meshd.errors import StoreError, WrongPassphrase
+from meshd.errors import MeshError, StoreError, WrongPassphrase
 
 T = TypeVar("T")
 
@@ -58,6 +59,10 @@ async def lock(daemon: Daemon, why: str) -> None:
     """Put the keys away and say so. They are away even where the saying fails."""
     if daemon.locked:
         return
+    try:
+        names.refresh(daemon)  # what came a moment ago is remembered; the event below waits behind it
+    except MeshError as exc:
+        daemon.log.info("the names of devices were not followed: %s", exc)
     daemon.lock()
     await tell(daemon, "locked")
     daemon.log.info("locked (%s)", why)

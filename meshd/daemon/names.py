@@ -96,7 +96,7 @@ async def keep(daemon: Daemon) -> None:
                     daemon.changed.bump()
         except MeshError as exc:
             daemon.log.info("the names of devices were not followed: %s", exc)
-        await moved_past(daemon, moved, changed)  # at once: a device that is locked next must remember what it knew
+        await settled_past(daemon, moved, changed)
 
 
 def _state(daemon: Daemon) -> object:

@@ -17,9 +17,9 @@ from meshd.crypto.keys import SigningKey
 from meshd.daemon import exposure, removal
 from meshd.daemon.context import Daemon
 from meshd.daemon.pen import Pen
+from meshd.daemon.progress import Progress
 from meshd.daemon.removal import Plan, Removed
 from meshd.daemon.status import in_step, newest_seq
-from meshd.daemon.syncing import Progress
 from meshd.errors import NotFound
 from meshd.profile import links, version
 from meshd.profile import vault as vaults

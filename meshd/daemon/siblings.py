@@ -18,7 +18,8 @@ from meshd.daemon import introduction
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.pins import Pins
 from meshd.daemon.presence import Presence, Sighted
-from meshd.daemon.syncing import DOUBT_SECONDS, STRIKES, Conversation, Progress
+from meshd.daemon.progress import Progress
+from meshd.daemon.syncing import DOUBT_SECONDS, STRIKES, Conversation
 from meshd.errors import MeshError, NetworkError, Refused, RemoteProtocolError
 from meshd.net import streams, tls
 from meshd.net.lan import Network

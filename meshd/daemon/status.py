@@ -17,7 +17,7 @@ from meshd.daemon import drafts, recent
 from meshd.daemon import names as naming
 from meshd.daemon.context import DAY_MS, Daemon
 from meshd.daemon.index import conflicted
-from meshd.daemon.syncing import Progress
+from meshd.daemon.progress import Progress
 from meshd.errors import MeshError, StoreError
 from meshd.localapi import API
 from meshd.net.lan import format_address

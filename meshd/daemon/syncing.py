@@ -11,11 +11,12 @@ from __future__ import annotations
 import sqlite3
 from collections import deque
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
 import trio
 
 from meshd.daemon.context import Daemon, wait
+from meshd.daemon.progress import Progress
+from meshd.daemon.pushing import Pusher
 from meshd.daemon.receiving import MAX_BYTES, MAX_ITEMS, Announced, Intake
 from meshd.daemon.verifying import Verified, combined, verify
 from meshd.errors import MeshError, NetworkError, RemoteProtocolError
@@ -34,44 +35,15 @@ from meshd.sync.events import (
     PeerProfiles,
     PeerWant,
 )
-from meshd.sync.messages import Change, CloseCode, HelloInfo
+from meshd.sync.messages import CloseCode, HelloInfo
 from meshd.sync.session import WINDOW_BYTES, WINDOW_ITEMS, Session
 
-AHEAD = 8000  # rows announced and not acknowledged, at most
 STRIKES = 3  # batches with something malformed or wrongly signed before the peer is left alone for an hour
 HELLO_SECONDS = 20.0
 QUIET_SECONDS = 90.0  # then we ask for a sign of life
 SILENT_SECONDS = 150.0  # then the peer counts as gone
 WRITE_SECONDS = 60.0  # a peer that takes nothing for so long is cut off
 DOUBT_SECONDS = 5.0  # to answer when there is reason to think that the peer can't be reached here any more
-
-
-@dataclass(slots=True)
-class Progress:
-    """What others may know of a connection."""
-
-    udf: str
-    address: str
-    outgoing: bool
-    greeted: bool = False  # it came to a conversation
-    connected: bool = False  # hello came: under TLS 1.3 a finished handshake says nothing yet
-    announced: int = 0  # our seq up to which the peer was told
-    acked: int = 0  # … up to which it has committed
-    theirs: int = 0  # the peer's newest seq that it announced
-    ours: int = 0  # … up to which we have committed
-    caught_up: bool = False
-    received: int = 0
-    skipped: int = 0  # versions that were not taken, to be asked for again
-    clock_skew_ms: int = 0
-    strikes: int = 0
-    called: float = 0.0  # when somebody else called in the peer's name for the first time
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope, repr=False)
-    doubted: trio.Event = field(default_factory=trio.Event, repr=False)
-
-    def doubt(self) -> None:
-        """The network is another one, or the peer is seen elsewhere: let it show at once that it is there."""
-        self.doubted.set()
-        self.doubted = trio.Event()
 
 
 class Conversation:
@@ -96,16 +68,12 @@ class Conversation:
         )
         self._link = Link(self._session, link_stream)
         self._store_id = self._run = b""  # the peer's
-        self._anew = False  # the peer's cursor did not hold, and it has not been told yet
-        self._push_from = trio.Event()
         self._announced = Announced(0)
         self._intake = Intake(daemon.replica.directory)
         self._wants: deque[tuple[bytes, ...]] = deque()  # what the peer wants; the session bounds it
         self._speak = trio.Event()  # something is to be said
-        self._echo: set[int] = set()  # seqs of what this peer brought: they need not be announced to it
-        self._said_caught_up = False
+        self._pusher = Pusher(daemon, self._session, progress, self._numbering, self._flush)
         self._heard = trio.current_time()
-        self._progressed = trio.Event()
 
     async def run(self) -> None:
         """Talk until one side ends it. MeshError says why it was ended early."""
@@ -118,7 +86,7 @@ class Conversation:
                 nursery.start_soon(self._intake.run)
                 nursery.start_soon(self._commit)
                 nursery.start_soon(self._say)
-                nursery.start_soon(self._push)
+                nursery.start_soon(self._pusher.run)
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._dispel_doubts)
                 await self._read()
@@ -313,13 +281,13 @@ class Conversation:
 
         devices = daemon.snapshot.devices.keys()
         added = await daemon.transact(commit)
-        self._check_numbering()
+        self._pusher.check_numbering()
         if left:
             announced.skip(left)
             self.progress.skipped += len(left)
         if self.progress.skipped and daemon.snapshot.devices.keys() - devices:
             raise NetworkError("a device was listed whose versions were not taken; asking for them again")
-        self._echo.update([seq for seq, _ in added])
+        self._pusher.brought([seq for seq, _ in added])
         self.progress.received += len(verified.versions)
         self._announced.settle(vids)
         self._intake.settle(items)
@@ -350,64 +318,14 @@ class Conversation:
                     outcome.renumbered = chains.doubted(connection, self._daemon.rng)
 
                 await self._daemon.transact(doubt)
-                self._check_numbering()
-                self._anew = True
-        self.progress.announced = self.progress.acked = after
-        self._said_caught_up = False
-        self._push_from.set()
-
-    def _check_numbering(self) -> None:
-        """NetworkError when this store turned out to be restored from a backup, in whichever conversation. What a peer
-        acknowledged under the old store-id may have been other versions, so every conversation begins anew."""
-        if self._daemon.store_id() != self._numbering:
-            self.progress.connected = False  # at once: nobody may take the old numbers for being in step
-            raise NetworkError("this store was restored from a backup; connecting anew")
-
-    async def _push(self) -> None:
-        await self._push_from.wait()
-        while True:
-            seen = self._daemon.moved.count
-            await self._announce()
-            await self._daemon.moved.after(seen)
-
-    async def _announce(self) -> None:
-        while True:
-            while self.progress.announced - self.progress.acked > AHEAD:
-                await self._progressed.wait()
-            self._check_numbering()
-            rows = versions.changes(self._daemon.reader.connection, self._skip_echo(), 1000)
-            caught_up = len(rows) < 1000
-            if self._session.closed:
-                return
-            if rows or not self._said_caught_up:
-                anew, self._anew = self._anew, False
-                self._session.changes([_announcement(row) for row in self._news(rows)], caught_up, anew=anew)
-                self._said_caught_up = caught_up
-                if rows:
-                    self.progress.announced = rows[-1].seq
-                await self._flush()
-            if caught_up:
-                return
-
-    def _skip_echo(self) -> int:
-        """Our seq up to which nothing needs announcing: the peer brought it. The last such row is not skipped."""
-        at = self.progress.announced
-        while at + 1 in self._echo and at + 2 in self._echo:
-            at += 1
-            self._echo.discard(at)
-        return at
-
-    def _news(self, rows: list[versions.Change]) -> list[versions.Change]:
-        """Rows without those that the peer brought. The last one stays, for it says how far this store has come."""
-        kept = [row for row in rows[:-1] if row.seq not in self._echo] + rows[-1:]
-        self._echo.difference_update([row.seq for row in rows])
-        return kept
+                self._pusher.check_numbering()
+                self._pusher.anew = True
+        self._pusher.begin(after)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def _moved(self) -> None:
-        self._progressed.set()
-        self._progressed = trio.Event()
+        self._pusher.go_on()
         self._daemon.changed.bump()
 
     async def _watch(self) -> None:
@@ -441,7 +359,3 @@ class Conversation:
     def _may_stay(self) -> bool:
         snapshot = self._daemon.snapshot
         return snapshot.is_member and self.progress.udf in snapshot.devices
-
-
-def _announcement(row: versions.Change) -> Change:
-    return Change(row.seq, row.kind, row.identifier, row.vid, row.gen, row.updated, row.size, row.signer)

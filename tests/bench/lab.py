@@ -103,8 +103,8 @@ class Lab:
         return found
 
     def apart(self, size: int) -> tuple[Device, Device]:
-        """Two stopped devices of one mesh; the first holds `size` items, the second none. Of a size only one pair may run
-        at a time: they are copies of the same two devices."""
+        """Two stopped devices of one mesh; the first holds `size` items, the second none. They are copies of the same
+        two devices each time, so of one size only one pair may run."""
         first, second = self._homes(size)
         self._count += 1
         return self._copy("one", first, f"{self._count}a"), self._copy("two", second, f"{self._count}b")

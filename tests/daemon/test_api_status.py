@@ -13,8 +13,8 @@ from harness.devices import mesh
 from harness.local_api import NOW, Device, StandInSiblings, good, running, serving
 from meshd.daemon import membership, names, status
 from meshd.daemon.context import wait
+from meshd.daemon.progress import Progress
 from meshd.daemon.siblings import Sibling
-from meshd.daemon.syncing import Progress
 from meshd.localapi import bodies
 from meshd.localapi.shapes import check_answer
 from meshd.store import peers, versions

@@ -10,7 +10,8 @@ import trio
 
 from harness.devices import Device, admit, blank, mesh
 from meshd.daemon import introduction
-from meshd.daemon.syncing import Conversation, Progress
+from meshd.daemon.progress import Progress
+from meshd.daemon.syncing import Conversation
 from meshd.net import tls
 from meshd.profile.apps import password
 from meshd.profile.claim import Kind, Role, State

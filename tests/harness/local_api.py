@@ -19,8 +19,8 @@ from meshd.daemon.api import App
 from meshd.daemon.config import Config
 from meshd.daemon.context import Daemon, open_daemon
 from meshd.daemon.paths import prepare, resolve
+from meshd.daemon.progress import Progress
 from meshd.daemon.siblings import Sibling
-from meshd.daemon.syncing import Progress
 from meshd.localapi import bodies
 from meshd.localapi.http import AnswerReader, quote, request
 from meshd.localapi.http import target as targeted

@@ -30,7 +30,7 @@ from meshd.daemon.inviting import Invitations
 from meshd.daemon.pairing_joiner import Connection
 from meshd.daemon.pairing_window import Invitation
 from meshd.daemon.pairing_wire import Talk
-from meshd.daemon.syncing import Progress
+from meshd.daemon.progress import Progress
 from meshd.errors import MeshError
 from meshd.localapi.bodies import CONNECTION, INVITATION
 from meshd.localapi.shapes import check_answer
