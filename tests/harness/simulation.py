@@ -383,6 +383,7 @@ class World:
     def note(self, node: Node, known: frozenset[str], outcome: Outcome, *, ours: bool) -> None:
         """Remember what was stored, and of what an honest device wrote who was removed as far as it knew."""
         after = node.replica.authority.removed()
+        known &= after  # whom it took back just now it does not count as removed
         for _, vid in outcome.added:
             row = versions.get(node.connection, vid)
             raw = versions.raw(node.connection, vid)
