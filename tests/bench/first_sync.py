@@ -32,9 +32,9 @@ def run(lab: Lab, quick: bool) -> Section:
 
 
 BOUND = (
-    "CPU, where both ends share two cores: of some 210 µs an item the helper takes 100 (60 are one Ed25519 verification "
-    "in libsodium, 25 parsing), the receiver's event loop 40, its writer 45 (keys are random, so it writes more pages "
-    "than rows), the sender 25. With more cores: the helper"
+    "CPU, where both ends share two cores: of some 210 µs an item the helper takes 100 (60 are one Ed25519 "
+    "verification in libsodium, 25 parsing), the receiver's event loop 40, its writer 45 (keys are random, so it "
+    "writes more pages than rows), the sender 25. With more cores: the helper"
 )
 
 
