@@ -145,10 +145,8 @@ def _tests(tests: set[str]) -> Iterator[str]:
 
 
 def _cell(tests: set[str]) -> str:
-    files: dict[str, int] = defaultdict(int)
-    for test in tests:
-        files[test.partition("::")[0]] += 1
-    return "<br>".join(f"`{file}` ({count})" for file, count in sorted(files.items())) or "none"
+    files = sorted({test.partition("::")[0] for test in tests})
+    return "<br>".join(f"`{file}`" for file in files) or "none"
 
 
 def _names(names: list[str]) -> str:
