@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TextIO
 
-MAX_SECRET = 4096
+MAX_SECRET = 65536  # characters: as long as an imported password may be
 
 # Not printed as they are: C0, DEL, C1, and what changes the direction of text or ends a line elsewhere.
 _FORMATTING = frozenset("\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")

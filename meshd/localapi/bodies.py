@@ -17,7 +17,7 @@ NAME = text("name of a device or vault, as the person gave it", least=1, most=64
 ID = text("identifier", least=1, most=256)
 TIME = text("RFC 3339, UTC", most=40, form="date-time")
 SECRET = text("never logged, never in an answer", least=1, most=1024, form="password")
-PASSWORD = text("", most=4096, form="password")
+PASSWORD = text("", most=65536, form="password")
 NOTE = text("", most=65536)
 SITES = array(text("host or URL; hosts are normalised", least=1, most=2048), most=64)
 TAGS = array(text("", least=1, most=128), most=64)

@@ -207,6 +207,8 @@ class FakeDaemon(FakeAdmin, FakePairing):
         return {"locked": True}
 
     def do_unlock(self, match: Match, body: Any) -> Any:
+        if "passphrase" not in body and self.passphrase is not None:
+            raise Locked("A passphrase is needed to unlock this device.")
         if body.get("passphrase") != self.passphrase:
             raise WrongPassphrase
         self.locked = False

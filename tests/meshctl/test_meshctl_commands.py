@@ -305,6 +305,15 @@ def test_lock_and_unlock(meshctl: Shell, daemon: FakeDaemon) -> None:
     assert meshctl("unlock", "--json").json == {"schema": 1, "locked": False}
 
 
+def test_a_device_without_a_passphrase_is_unlocked_where_nobody_can_be_asked(
+    meshctl: Shell, daemon: FakeDaemon
+) -> None:
+    daemon.passphrase = None
+    daemon.locked = True
+    assert meshctl("unlock", types=()).code == 0
+    assert not daemon.locked
+
+
 def test_a_passphrase_comes_through_a_file_descriptor_and_takes_one_line_of_it(
     meshctl: Shell, daemon: FakeDaemon
 ) -> None:
