@@ -1,0 +1,172 @@
+"""What this store holds a portal's log to: the newest checkpoint believed, what speaks against the portal, receipts.
+
+A pin moves only forward, in the transaction that takes in what came with the checkpoint, and never while it is frozen.
+Receipts stay here: each device keeps those of what it published itself, and any other can ask the portal again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from meshd.store.db import store_errors
+
+_PIN = "account, origin, keys, size, root, note, time, fresh, suspect, why, frozen, evidence"
+
+
+@dataclass(frozen=True, slots=True)
+class PinRow:
+    """How far a portal's log was believed. Times in ms since 1970, 0 for never."""
+
+    account: str
+    origin: str
+    keys: tuple[str, ...]
+    size: int
+    root: bytes
+    note: str
+    time: int
+    fresh: int = 0
+    suspect: int = 0
+    why: str = ""
+    frozen: int = 0
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a portal proved of a version: the leaf's index, and the proof as it gave it."""
+
+    vid: bytes
+    place: int
+    proof: str
+
+
+def get(connection: sqlite3.Connection, account: str) -> PinRow | None:
+    with store_errors():
+        row = connection.execute(f"SELECT {_PIN} FROM portal_pins WHERE account = ?", (account,)).fetchone()  # noqa: S608
+    return None if row is None else _pin(row)
+
+
+def every(connection: sqlite3.Connection) -> list[PinRow]:
+    """All pins, by account."""
+    with store_errors():
+        rows = connection.execute(f"SELECT {_PIN} FROM portal_pins ORDER BY account").fetchall()  # noqa: S608
+    return [_pin(row) for row in rows]
+
+
+def advance(connection: sqlite3.Connection, pin: PinRow) -> bool:
+    """Believe this checkpoint from now on; what was suspected is forgotten. False, and nothing, where another task got
+    further meanwhile or the pin was frozen."""
+    cursor = connection.execute(
+        f"INSERT INTO portal_pins ({_PIN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, '', 0, '')"  # noqa: S608
+        " ON CONFLICT (account) DO UPDATE SET size = excluded.size, root = excluded.root, note = excluded.note,"
+        " time = excluded.time, fresh = excluded.fresh, suspect = 0, why = ''"
+        " WHERE frozen = 0 AND origin = excluded.origin AND size <= excluded.size",
+        (
+            pin.account,
+            pin.origin,
+            "\n".join(pin.keys),
+            pin.size,
+            pin.root,
+            pin.note,
+            pin.time,
+            pin.fresh,
+        ),
+    )
+    return cursor.rowcount > 0
+
+
+def suspect(connection: sqlite3.Connection, account: str, why: str, now_ms: int) -> bool:
+    """It does not prove what it owes; the pin stays. True where that is new."""
+    before = get(connection, account)
+    connection.execute(
+        "UPDATE portal_pins SET suspect = CASE suspect WHEN 0 THEN ? ELSE suspect END, why = ? WHERE account = ?",
+        (now_ms, why, account),
+    )
+    return before is not None and not before.suspect
+
+
+def freeze(connection: sqlite3.Connection, account: str, evidence: str, now_ms: int) -> bool:
+    """It contradicted itself: nothing of it is believed until a person decides. True where that is new; the first
+    evidence stays."""
+    cursor = connection.execute(
+        "UPDATE portal_pins SET frozen = ?, evidence = ? WHERE account = ? AND frozen = 0", (now_ms, evidence, account)
+    )
+    return cursor.rowcount > 0
+
+
+def forget(connection: sqlite3.Connection, account: str) -> None:
+    """A person decided: what comes next is a first contact again. Receipts go with the log that they were of."""
+    pin = get(connection, account)
+    if pin is not None:
+        connection.execute("DELETE FROM portal_heard WHERE origin = ?", (pin.origin,))
+    connection.execute("DELETE FROM portal_pins WHERE account = ?", (account,))
+    connection.execute("DELETE FROM portal_receipts WHERE account = ?", (account,))
+
+
+def put_receipts(connection: sqlite3.Connection, account: str, receipts: Iterable[Receipt]) -> None:
+    """Keep them; an earlier one of the same version stays."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO portal_receipts VALUES (?, ?, ?, ?)",
+        [(account, one.vid, one.place, one.proof) for one in receipts],
+    )
+
+
+def receipt(connection: sqlite3.Connection, account: str, vid: bytes) -> Receipt | None:
+    with store_errors():
+        row = connection.execute(
+            "SELECT vid, place, proof FROM portal_receipts WHERE account = ? AND vid = ?", (account, vid)
+        ).fetchone()
+    return None if row is None else Receipt(*row)
+
+
+def receipts(connection: sqlite3.Connection, account: str) -> list[Receipt]:
+    """All of an account, by index."""
+    with store_errors():
+        rows = connection.execute(
+            "SELECT vid, place, proof FROM portal_receipts WHERE account = ? ORDER BY place", (account,)
+        ).fetchall()
+    return [Receipt(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A checkpoint that another device of the mesh believes. `agreed`: ms since 1970, 0 where it is not known yet."""
+
+    origin: str
+    device: str
+    note: str
+    agreed: int = 0
+
+
+def hear(connection: sqlite3.Connection, origin: str, device: str, note: str) -> bool:
+    """Keep what a sibling showed, in place of what it showed before. False where it is the same."""
+    cursor = connection.execute(
+        "INSERT INTO portal_heard (origin, device, note) VALUES (?, ?, ?) ON CONFLICT (origin, device) DO UPDATE SET"
+        " note = excluded.note, agreed = 0 WHERE note <> excluded.note",
+        (origin, device, note),
+    )
+    return cursor.rowcount > 0
+
+
+def heard(connection: sqlite3.Connection, origin: str) -> list[Heard]:
+    """What the siblings have shown of this log, by device."""
+    with store_errors():
+        rows = connection.execute(
+            "SELECT origin, device, note, agreed FROM portal_heard WHERE origin = ? ORDER BY device", (origin,)
+        ).fetchall()
+    return [Heard(*row) for row in rows]
+
+
+def agree(connection: sqlite3.Connection, one: Heard, now_ms: int) -> None:
+    """It was proved that this checkpoint and the pin are of one tree."""
+    connection.execute(
+        "UPDATE portal_heard SET agreed = ? WHERE origin = ? AND device = ? AND note = ?",
+        (now_ms, one.origin, one.device, one.note),
+    )
+
+
+def _pin(row: tuple[str, str, str, int, bytes, str, int, int, int, str, int, str]) -> PinRow:
+    account, origin, keys, *rest = row
+    return PinRow(account, origin, tuple(keys.split("\n")), *rest)  # type: ignore[arg-type]
