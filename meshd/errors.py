@@ -41,6 +41,12 @@ class SignatureError(TrustError):
     code = "signature"
 
 
+class ProofError(TrustError):
+    """A proof about a log does not verify."""
+
+    code = "proof"
+
+
 class UnknownSigner(TrustError):
     """The signer is not a device of this mesh."""
 

@@ -1,0 +1,1 @@
+"""The log that nobody can rewrite: tree, checkpoints, cosignatures, proofs and judgement, pure (docs/specs/log.md)."""
