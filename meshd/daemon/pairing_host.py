@@ -295,12 +295,12 @@ class Hosting:
             known = joiner.identifier in pen.replica.authority.devices()
             if known and versions.get(pen.connection, joiner.vid) is None:
                 raise Denied("a device of this mesh asks again with another profile")
-            taken = pairing_wire.device_names(pen.connection, pen.keyring)
             if terms.replaces and not known:
-                called = taken.get(terms.replaces) or pairing_wire.free_name(name, taken, joiner.identifier)
+                said = pairing_wire.device_names(pen.connection, pen.keyring).get(terms.replaces)
+                called = said or pairing_wire.name_for(pen, name, joiner.identifier)
                 renewal.replace_device(pen, terms.replaces, joiner, called, master_key=window.master_key)
                 return called
-            called = pairing_wire.free_name(name, taken, joiner.identifier)
+            called = pairing_wire.name_for(pen, name, joiner.identifier)
             membership.admit(pen, joiner, terms.role, called, terms.grants, window.master_key)
             return pairing_wire.device_names(pen.connection, pen.keyring).get(joiner.identifier, called)
 

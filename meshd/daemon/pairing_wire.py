@@ -16,6 +16,7 @@ import trio
 from meshd.daemon import vaults
 from meshd.daemon.context import Daemon, Wakeup
 from meshd.daemon.keyring import Keyring
+from meshd.daemon.pen import Pen
 from meshd.errors import FormatError, MeshError, NetworkError, NotFound
 from meshd.net import streams
 from meshd.pairing.events import Event
@@ -228,6 +229,12 @@ def device_names(connection: sqlite3.Connection, keyring: Keyring) -> dict[str, 
         if said is not None:
             found[said[0]] = said[1]
     return found
+
+
+def name_for(pen: Pen, wanted: str, device: str) -> str:
+    """What a device that asks to be called `wanted` is called. The name of one that was removed is free again."""
+    here, said = pen.replica.authority.devices(), device_names(pen.connection, pen.keyring)
+    return free_name(wanted, {udf: name for udf, name in said.items() if udf in here}, device)
 
 
 def free_name(wanted: str, taken: Mapping[str, str], device: str) -> str:

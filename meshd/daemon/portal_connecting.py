@@ -435,8 +435,7 @@ class RemoteConnections:
 def _call_ourselves(pen: Pen, wanted: str) -> str:
     """Write our own name into the Group vault; the admin that let us in could not know it."""
     own = pen.keyring.device.udf
-    taken = pairing_wire.device_names(pen.connection, pen.keyring)
-    called = pairing_wire.free_name(wanted, taken, own)
-    if taken.get(own) != called:
+    called = pairing_wire.name_for(pen, wanted, own)
+    if pairing_wire.device_names(pen.connection, pen.keyring).get(own) != called:
         membership.name_device(pen, own, called)
     return called

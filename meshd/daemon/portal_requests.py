@@ -228,8 +228,7 @@ class Requests:
             listed = joiner.identifier in pen.replica.authority.devices()
             if listed and versions.get(pen.connection, joiner.vid) is None:
                 raise Denied("a device of this mesh asks again with another profile")
-            taken = pairing_wire.device_names(pen.connection, pen.keyring)
-            called = pairing_wire.free_name(wanted, taken, joiner.identifier)
+            called = pairing_wire.name_for(pen, wanted, joiner.identifier)
             membership.admit(pen, joiner, role, called, grants, master_key)
             store.put_answer(pen.connection, one.portal.name, joiner.identifier, answer)
             return called

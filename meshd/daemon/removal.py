@@ -73,7 +73,7 @@ def plan(pen: Pen, devices: Iterable[str], *, since_ms: int | None = None) -> Pl
     return Plan(
         devices=chosen,
         roles={udf: authority.role(udf) for udf in chosen},
-        vaults=_given_new_keys(pen, chosen),
+        vaults=tuple(name for name in _given_new_keys(pen, chosen) if f"X:{name}" not in adds),
         needs_master=bool(dropped) or since_ms is not None,
         last_admin=bool(admins) and admins <= set(chosen),
         quarantined=sum(_outside(pen, udf, ends[udf]) for udf in chosen),
@@ -129,11 +129,15 @@ def remove(
     _list_confirmed(pen, wanted, confirmed)
     authoring.write_profile(pen, wanted, top=top, cuts=cuts, confirm=confirmed, master_key=master_key)
     rotated = rotation.settle(pen)
+    stand = snapshot.applications(pen.connection, pen.replica)
     left_over = tuple(
         identifier
         for identifier in due
-        if (opened := pen.keyring.vaults.get(identifier)) is None
-        or not rotation.usable(pen.connection, pen.replica, opened)
+        if identifier in stand
+        and (
+            (opened := pen.keyring.vaults.get(identifier)) is None
+            or not rotation.usable(pen.connection, pen.replica, opened)
+        )
     )
     return Removed(chosen, rotated, left_over, max((seq for seq, _ in pen.outcome.added), default=0))
 

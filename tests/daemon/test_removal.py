@@ -10,7 +10,7 @@ import pytest
 
 from harness.mesh_world import Device, found
 from meshd.daemon import keyring as keyrings
-from meshd.daemon import quarantine, removal, roles, rotation, vaults
+from meshd.daemon import quarantine, removal, roles, rotation, vault_admin, vaults
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.pen import Pen
 from meshd.errors import BadRequest, DecryptError, Denied, NotFound, Refused
@@ -297,6 +297,24 @@ def test_a_stolen_admin_loses_what_he_did_since_a_moment_and_the_person_says_wha
     again = phone.add("phone.example")
     laptop.pull(phone)
     assert again in laptop.passwords()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_vault_that_falls_with_its_admin_gets_no_new_keys_and_none_are_announced(kept: bool) -> None:
+    laptop = found()
+    stolen = laptop.admit("stolen", Role.ADMIN)
+    stolen.pull(laptop)
+    laptop.now_ms += 60_000
+    since = laptop.now_ms
+    laptop.now_ms += 60_000
+    loot = stolen.write(lambda pen: vault_admin.create(pen, "password", "loot"))
+    laptop.pull(stolen)
+    plan = laptop.write(lambda pen: removal.plan(pen, [stolen.udf], since_ms=since))
+    assert f"X:{loot}" in plan.adds and loot not in plan.vaults
+    confirm = [f"X:{loot}"] if kept else []
+    done = remove(laptop, stolen, since_ms=since, master_key=laptop.master_key, confirm=confirm)
+    assert (loot in done.rotated or loot in done.left) is kept
+    assert set(plan.vaults) <= set(done.rotated) and not set(done.left) - {loot}
 
 
 def test_a_removal_by_a_stolen_admin_can_be_kept() -> None:
