@@ -38,6 +38,7 @@ from meshd.daemon.handlers import (
     pairing,
     portals,
     quarantines,
+    recovery,
     removals,
     rights,
     state,
@@ -46,6 +47,7 @@ from meshd.daemon.handlers import (
 from meshd.daemon.locking import Guard
 from meshd.daemon.online import Online
 from meshd.daemon.progress import Progress
+from meshd.daemon.recovering import Recovering
 from meshd.daemon.siblings import Sibling
 from meshd.errors import Denied, Locked, MeshError, NotConnected, VersionMismatch
 from meshd.localapi import API, HOST, routes
@@ -114,6 +116,7 @@ class App:
     kdf: KdfParameters = DEVICE_KDF
     master_kdf: KdfParameters = MASTER_KDF
     guard: Guard = field(default_factory=Guard)  # over passphrases
+    recovering: Recovering = field(default_factory=Recovering)  # shares that wait to count, or for a drill
     founding: trio.Lock = field(default_factory=trio.Lock)  # over the ways into a mesh: init and connect
     joining: list[Resource] = field(default_factory=list)  # connections that were begun and have not ended
     importing: trio.Lock = field(default_factory=trio.Lock)  # one import at a time: each looks first, then writes
@@ -182,6 +185,14 @@ HANDLERS: dict[str, Handler] = {
     "undoables": undoing.every,
     "undo": undoing.one,
     "wipe": master.wipe,
+    "recovery": recovery.state,
+    "prepare-recovery": recovery.prepare,
+    "commit-recovery": recovery.commit,
+    "revoke-recovery": recovery.revoke,
+    "check-share": recovery.check,
+    "drill-share": recovery.give,
+    "forget-drill": recovery.forget,
+    "drill": recovery.drill,
     "portals": portals.every,
     "add-portal": portals.add,
     "remove-portal": portals.remove,

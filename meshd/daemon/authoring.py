@@ -118,17 +118,22 @@ def write_master(
     *,
     cuts: Iterable[Cut] = (),
     sealed: bytes | None,
+    recovery: tuple[Version, RecipientKey] | None = None,
+    keep_recovery: bool = True,
 ) -> Version:
     """A MasterProfile over all heads that lists these admins, taken in at once. The PersonalProfile that embeds it is
     the caller's next line.
 
     `sealed` is the sealed master key, wrapped for exactly these admins in a new escrow entry; every older one goes.
-    None: no device holds it from now on. TrustError when the key is another mesh's."""
+    None: no device holds it from now on. `recovery` is a new recovery entry and the master escrow key in it; those so
+    far go unless `keep_recovery`. TrustError when the key is another mesh's."""
     if master_key.udf != pen.replica.mesh:
         raise TrustError("That master key is not this mesh's.")
     authority = pen.replica.authority
     parents = pen.load(authority.heads(Kind.MASTER))
     kept = {name: vid for name, vid in authority.escrow().items() if membership.open_sealed(pen, vid) is None}
+    if not keep_recovery:
+        kept = {name: vid for name, vid in kept.items() if name not in recovery_entries(pen)}
     keys: dict[str, VerifyKey] = {}
     for parent in parents:
         keys |= version.online_keys(parent.body)
@@ -144,8 +149,17 @@ def write_master(
         entry = escrow.entry(sealed, readers, pen.rng)
         pen.replica.take_escrow(pen.connection, entry, pen.now_ms, pen.outcome)
         kept[entry.identifier] = entry.vid
+    if recovery is not None:
+        pen.replica.take_escrow(pen.connection, recovery[0], pen.now_ms, pen.outcome)
+        kept[recovery[0].identifier] = recovery[0].vid
     top = master.write(
-        master_key, [keys[udf] for udf in admins], parents=parents, escrow=kept, cuts=cuts, now=pen.now_ms // 1000
+        master_key,
+        [keys[udf] for udf in admins],
+        parents=parents,
+        escrow=kept,
+        recovery={recovery[0].identifier: recovery[1]} if recovery is not None else None,
+        cuts=cuts,
+        now=pen.now_ms // 1000,
     )
     refused = len(pen.outcome.rejected)
     pen.replica.accept(pen.connection, [top], pen.now_ms, pen.outcome)
@@ -153,6 +167,13 @@ def write_master(
         if vid == top.vid:
             raise TrustError(f"The master profile would not stand: {why}.")
     return top
+
+
+def recovery_entries(pen: Pen) -> dict[str, bytes]:
+    """Identifier → vid of the recovery entries that count now, whether they have come here or not."""
+    authority = pen.replica.authority
+    named = {name for head in pen.load(authority.heads(Kind.MASTER)) for name in master.recovery_entries(head)}
+    return {name: vid for name, vid in authority.escrow().items() if name in named}
 
 
 def held_master(pen: Pen) -> bytes | None:

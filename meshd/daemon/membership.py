@@ -130,6 +130,8 @@ def sealed_master(pen: Pen) -> bytes:
 def open_sealed(pen: Pen, vid: bytes) -> bytes | None:
     """The sealed master key in an escrow entry; None where it holds something else or is not for this device."""
     for parsed in pen.load([vid]):
+        if parsed.claim.kind is not Kind.ONLINE_ESCROW:
+            continue
         for key in pen.keyring.device.deks:
             try:
                 return escrow.open_entry(parsed, key)

@@ -31,6 +31,7 @@ class Snapshot:
     undecided: frozenset[str] = frozenset()  # those of `devices` of which that is not sure until more has come
     fallen: frozenset[str] = frozenset()  # listed only by profiles that fell with the admin who had signed them
     applications: Mapping[str, Application] = field(default_factory=dict)  # by container Identifier
+    escrow: frozenset[str] = frozenset()  # Identifiers of the escrow entries that count
     health: tuple[tuple[str, str, str], ...] = ()  # (code, UDF, detail) that authority reports
 
     @property
@@ -84,6 +85,7 @@ def take(connection: sqlite3.Connection, replica: Replica) -> Snapshot:
         undecided=undecided,
         fallen=authority.ever_devices() - here - authority.admins() - authority.removed(),
         applications=applications(connection, replica),
+        escrow=frozenset(authority.escrow()),
         health=tuple(authority.health()),
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshd import __version__
-from meshd.daemon import drafts, recent
+from meshd.daemon import drafts, recent, recovery_state
 from meshd.daemon import names as naming
 from meshd.daemon.context import DAY_MS, Daemon
 from meshd.daemon.index import conflicted
@@ -55,6 +55,7 @@ _GRAVITY = (
     "no-network",
     "clock-skew",
     "drafts",
+    "recovery",
     "locked",
 )
 
@@ -296,6 +297,12 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
             "drafts",
             f"{waiting} writes wait here for new keys: those so far were readable by a device that no longer is one.",
             "unlock an admin device and let it sync; they go out by themselves then",
+        )
+    if health.read(lambda: recovery_state.due(daemon), False):
+        health.add(
+            "recovery",
+            f"Nobody has tried for {recovery_state.DRILL_DAYS} days whether the recovery shares bring this mesh back.",
+            "gather as many as are needed, and run: meshctl recovery drill",
         )
     if daemon.locked:
         health.add("locked", "This device is locked: it syncs, and shows no items.", "run: meshctl unlock")

@@ -34,6 +34,7 @@ EXIT_CODES: dict[str, int] = {
 HTTP_STATUS: dict[str, int] = {
     "usage": 400,
     "format": 422,
+    "share": 422,
     "denied": 403,
     "refused": 403,
     "wrong-code": 403,

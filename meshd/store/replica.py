@@ -51,11 +51,18 @@ class Replica(Memory):
                 held.add(item.claim.vid)
         self._book.flush(connection)
         undecided = self.authority.undecided()
+        if any(item.claim.kind is Kind.PERSONAL or item.claim.kind is Kind.MASTER for item in batch):
+            self._erase_escrow(connection)
         if undecided != self._undecided:  # also where no profile changed: the end of a chain showed that they are none
             self._undecided = undecided
             outcome.profiles = True
         if outcome.restored:
             outcome.cloned = outcome.cloned or not chains.noticed_restore(connection, self._rng)
+
+    def _erase_escrow(self, connection: sqlite3.Connection) -> None:
+        """Forget what recovery entries hold that counted once and count no more: whoever has their shares would still
+        open them. Sealed master keys stay, for a mesh whose admins are all gone."""
+        versions.erase_escrow(connection, set(self.authority.escrow().values()))
 
     def _take(self, connection: sqlite3.Connection, item: Version, now_ms: int, outcome: Outcome) -> None:
         """One version and what it embeds. Nothing of a stranger's profile is taken in, what it embeds neither."""

@@ -7,7 +7,7 @@ changes a row; a test holds that.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -309,3 +309,10 @@ def conflicts(connection: sqlite3.Connection, kind: int = Kind.ITEM) -> list[str
 
 def _row(row: tuple[int, bytes, int, str, str, int, int, int, int, int, str]) -> Row:
     return Row(*row[:9], State(row[9]), row[10])
+
+
+def erase_escrow(connection: sqlite3.Connection, listed: Collection[bytes]) -> None:
+    """Delete the content of the offline escrow entries that were applied and are not among `listed`."""
+    rows = connection.execute("SELECT vid FROM versions WHERE kind = 5 AND state = 1 AND raw IS NOT NULL").fetchall()
+    gone = [(vid,) for (vid,) in rows if vid not in listed]
+    connection.executemany("UPDATE versions SET raw = NULL WHERE vid = ?", gone)
