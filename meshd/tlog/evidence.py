@@ -80,7 +80,7 @@ class Evidence:
         return Checkpoint.parse(self.first.text).origin
 
     def encode(self) -> bytes:
-        """Deterministic CBOR, as log.cddl has it; at most 32 KiB, for of the notes only the log's own lines are kept."""
+        """Deterministic CBOR, as log.cddl has it, at most 32 KiB; of the notes the log's own lines alone are kept."""
         proofs = [b"".join(proof) for proof in self.proofs]
         notes = [self.first.encode(), self.second.encode()]
         return cbor.encode([VERSION, self.kind, *notes, self.index, list(self.leaves), proofs])

@@ -223,7 +223,7 @@ def check_text(text: str) -> None:
 
 
 def check_name(name: str) -> str:
-    """The key name, if it is one; FormatError for an empty or long one, or one with a space, plus or control character."""
+    """The key name, if it is one; FormatError for an empty or long one, or one with spaces, plus or control bytes."""
     if not name or len(name.encode()) > MAX_NAME:
         raise FormatError("a key name that is empty or longer than 255 bytes")
     if "+" in name or any(character.isspace() or character < " " for character in name):

@@ -112,8 +112,8 @@ def judge(
     `verifiers` are the log keys, and the cosigners whose lines are worth keeping, that the portal or the configuration
     names. With no pin a log key among them is trusted at first sight; with one, a key that is new is taken only where
     the pinned one, or one of the policy file, has signed the same note. `proof` is the consistency proof between the
-    pinned size and the note's, whichever is smaller first; None if none came. `origin` is the log that is expected where
-    nothing is pinned.
+    pinned size and the note's, whichever is smaller first; None if none came. `origin` names the log that is expected,
+    for where nothing is pinned.
     """
     known = tuple(verifiers)
     policy = policy or Policy()
