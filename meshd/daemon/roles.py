@@ -59,8 +59,14 @@ def find_vaults(name: str, keyring: Keyring) -> list[str]:
     application, _, called = name.partition("/")
     kind = BY_NAME.get(application)
     if kind is None or not kind.vault:
-        known = ", ".join(each for each, kind in BY_NAME.items() if kind.vault)
-        raise BadRequest(f"There is no application {application[:40]!r}.", hint=f"known: {known}")
+        meant = sorted(
+            f"{of_tag(vault.application.tag).name}/{vault.name}"
+            for vault in opened.values()
+            if vault.name == name and not vault.container.deleted
+        )
+        known = "known: " + ", ".join(each for each, kind in BY_NAME.items() if kind.vault)
+        hint = f"the vault of that name is {' or '.join(meant)}" if meant else known
+        raise BadRequest(f"There is no application {application[:40]!r}.", hint=hint)
     found = [
         identifier
         for identifier, vault in sorted(opened.items())
@@ -274,7 +280,7 @@ def _changed(pen: Pen, device: str, rotated: tuple[str, ...] = ()) -> Changed:
     authority = pen.replica.authority
     role = authority.role(device) or Role.MEMBER
     grants = {name: level for udf, name, level in authority.grants() if udf == device}
-    return Changed(device, role, {} if role is Role.ADMIN else grants, rotated)
+    return Changed(device, role, grants if role is Role.MEMBER else {}, rotated)
 
 
 def _is_group(wanted: authoring.State, container: str) -> bool:

@@ -45,6 +45,9 @@ def test_grants_are_typed_by_application_vault_or_star() -> None:
             roles.parse_grants([bad], ring)
     with pytest.raises(NotFound):
         roles.parse_grants(["password/none:read"], ring)
+    with pytest.raises(BadRequest) as meant:
+        roles.parse_grants(["work:read"], ring)
+    assert meant.value.hint == "the vault of that name is password/work"
 
 
 def test_a_member_whose_vault_is_taken_reads_nothing_new_there_and_what_it_wrote_stands() -> None:
@@ -139,6 +142,7 @@ def test_a_member_becomes_a_relay_and_a_member_again() -> None:
     made = laptop.add("one.example")
     done = set_role(laptop, server, Role.RELAY)
     assert len(done.rotated) == len(laptop.keyring.vaults) - 1  # all but discovery
+    assert (done.role, done.grants) == (Role.RELAY, {})
     server.pull(laptop)
     assert reads(server) == {"discovery"}
     with pytest.raises(NotFound):
