@@ -103,9 +103,11 @@ def _plan(plan: Json, confirmed: list[str], readmitted: list[str]) -> list[str]:
         else:
             role = text(device, "role")
             lines.append(f"{text(device, 'name')} ({role}) is cut off for good; it can come back as a new device only")
-    vaults = records(plan, "vaults")
+    # A vault that would fall, and is confirmed, gets new keys as well.
+    kept = [one for one in records(plan, "adds") if text(one, "key") in confirmed and text(one, "key")[:2] == "X:"]
+    vaults = [*map(vault_name, records(plan, "vaults")), *(text(one, "name") for one in kept)]
     if vaults:
-        lines.append(f"  new keys for {counted(len(vaults), 'vault')}: {', '.join(map(vault_name, vaults))}")
+        lines.append(f"  new keys for {counted(len(vaults), 'vault')}: {', '.join(vaults)}")
         lines.append("  what it could read so far stays readable to it; meshctl exposure lists what to change")
     if text(plan, "since"):
         lines.append(f"  what it wrote after {_local(text(plan, 'since'))} falls, by this device's record of receipt")
@@ -172,7 +174,7 @@ def exposure(args: argparse.Namespace, session: Session) -> int:
         return 0
     rows = [
         (
-            "changed" if item.get("changed") else "to change",
+            "changed" if item.get("changed") else "deleted" if item.get("deleted") else "to change",
             text(item, "title"),
             text(item, "username"),
             text(item, "id"),
@@ -183,9 +185,12 @@ def exposure(args: argparse.Namespace, session: Session) -> int:
     device = answer.get("device")
     name = text(device, "name") if isinstance(device, dict) else args.device
     left = number(answer, "unchanged")
+    deleted = sum(bool(item.get("deleted")) and not item.get("changed") for item in items)
+    rest = "all others changed since" if deleted else "all changed since"
     session.terminal.talk(
         f"{name} could read {counted(number(answer, 'exposed'), 'item')}; "
-        + (f"{left} still to change" if left else "all changed since")
+        + (f"{left} still to change" if left else rest)
+        + (f"; {deleted} deleted: is the password still valid at the site?" if deleted else "")
     )
     return 0
 

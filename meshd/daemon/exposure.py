@@ -3,8 +3,8 @@
 A key that was ever wrapped to a device may be in somebody else's hands, and with it every version of every item under
 that key, old ones and deleted ones too. Which key a version is under stands in clear in its header, so nothing is
 decrypted to find them; only where an item has moved on are the secrets compared. Nothing is remembered: the list is
-made anew from the store each time, and an item is ticked off when what it holds now is nothing that the device could
-read.
+made anew from the store each time, and an item is ticked off when nothing that it holds now, in any of its heads, was
+readable there. Deleting a login changes no password: it is listed as deleted, and judged by what it held last.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from meshd.daemon import vaults
 from meshd.daemon.index import Index
 from meshd.daemon.keyring import Keyring
 from meshd.errors import DecryptError, FormatError
-from meshd.profile import payload, vault, version
+from meshd.profile import clock, payload, vault, version
 from meshd.profile.apps import PASSWORD, of_tag, password
 from meshd.profile.claim import Kind, State
 from meshd.profile.vault import Item
@@ -31,11 +31,19 @@ _MARK = b'"EncryptedData":{"protected":"'
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """An item that the device could read. `changed`: nothing that it holds now was readable there."""
+    """An item that the device could read. `changed`: nothing that it holds now was readable there; of a deleted one,
+    nothing that it held last. `username` is known of what was opened."""
 
     id: str
     title: str
     changed: bool
+    deleted: bool = False
+    username: str = ""
+
+    @property
+    def open(self) -> bool:
+        """There is something here to change it in."""
+        return not self.changed and not self.deleted
 
 
 def exposure(
@@ -69,9 +77,9 @@ def titles_of(index: Index) -> dict[str, str]:
 
 
 def counts(found: Iterable[Exposed]) -> tuple[int, int]:
-    """(exposed, unchanged)."""
+    """(exposed, unchanged); what was deleted is not among the unchanged."""
     listed = list(found)
-    return len(listed), sum(not one.changed for one in listed)
+    return len(listed), sum(one.open for one in listed)
 
 
 def readable_keys(connection: sqlite3.Connection, device: str) -> frozenset[str]:
@@ -140,18 +148,36 @@ def _judge(
     shown = vaults.open_heads(connection, keyring, identifier)
     if not shown or not of_tag(shown[0].tag).vault:
         return None
-    winner = shown[0]
+    live = [head for head in shown if not head.item.deleted]
     seen = list(_opened(connection, keyring, readable))
     before = [secrets(tag, item) for tag, item in seen]
     if not any(before):
         return None
-    if winner.item.deleted:
-        return Exposed(identifier, title or _title(seen), changed=winner.vid not in readable)
-    now = secrets(winner.tag, winner.item)
-    changed = winner.vid not in readable and not any(
-        value in told.get(name, ()) for told in before for name, values in now.items() for value in values
-    )
-    return Exposed(identifier, title or _title([(winner.tag, winner.item)]), changed)
+    held = [(head.vid, head.tag, head.item) for head in live] or _last(connection, keyring, identifier)
+    changed = not any(vid in readable or _known(before, secrets(tag, item)) for vid, tag, item in held)
+    called, username = _called([(tag, item) for _, tag, item in held] or seen)
+    return Exposed(identifier, title or called, changed, not live, username)
+
+
+def _known(before: Iterable[Mapping[str, tuple[Any, ...]]], now: Mapping[str, tuple[Any, ...]]) -> bool:
+    """Is one of the secrets `now` among those that were readable?"""
+    return any(value in told.get(name, ()) for told in before for name, values in now.items() for value in values)
+
+
+def _last(connection: sqlite3.Connection, keyring: Keyring, identifier: str) -> list[tuple[bytes, str, Item]]:
+    """(vid, tag, item) of what a deleted item held last; empty where that can't be read."""
+    applied = [row.vid for row in versions.of_entry(connection, Kind.ITEM, identifier) if row.state is State.APPLIED]
+    found = []
+    for vid, (_, raw) in versions.raws(connection, applied).items():
+        parsed = version.parse(raw)
+        try:
+            item = vault.open_item(parsed, keyring.key)
+            rank = (clock.read(item.meta.get("T", "")), vid)
+        except (DecryptError, FormatError):
+            continue
+        if not item.deleted:
+            found.append((rank, (vid, parsed.tag, item)))
+    return [max(found, key=lambda pair: pair[0])[1]] if found else []
 
 
 def _opened(connection: sqlite3.Connection, keyring: Keyring, vids: Iterable[bytes]) -> Iterator[tuple[str, Item]]:
@@ -175,9 +201,10 @@ def secrets(tag: str, item: Item) -> dict[str, tuple[Any, ...]]:
     return {"content": (payload.encode_private({"private": item.private, "fields": item.fields}),)}
 
 
-def _title(items: Iterable[tuple[str, Item]]) -> str:
+def _called(items: Iterable[tuple[str, Item]]) -> tuple[str, str]:
+    """Title and user name of a login."""
     for tag, item in items:
         if tag == PASSWORD.tag and not item.deleted:
             row = password.row(item)
-            return row.title or (row.sites[0] if row.sites else "") or row.username
-    return ""
+            return row.title or (row.sites[0] if row.sites else "") or row.username, row.username
+    return "", ""

@@ -125,22 +125,23 @@ async def settled_past(daemon: Daemon, moved: int, changed: int) -> None:
     await trio.sleep(FOLLOW_SECONDS)
 
 
-async def resolve(daemon: Daemon, text: str, *, removed: bool = False) -> str:
+async def resolve(daemon: Daemon, text: str, *, removed: bool = False, alike: bool = False) -> str:
     """`find`, after a look at names that came a moment ago: a person who saw a device join names it at once."""
     try:
-        return find(daemon, text)
+        return find(daemon, text, alike=alike)
     except NotFound:
         saved = refresh(daemon)
         if saved is not None:
             await wait(saved)
-    return find(daemon, text, removed=removed)
+    return find(daemon, text, removed=removed, alike=alike)
 
 
-def find(daemon: Daemon, text: str, *, removed: bool = False) -> str:
+def find(daemon: Daemon, text: str, *, removed: bool = False, alike: bool = False) -> str:
     """The UDF of the one device of the mesh that `text` means. NotFound, Ambiguous.
 
-    `removed`: or of one that was removed, where no present one fits."""
-    found = _fitting(daemon, text, set(daemon.snapshot.devices))
+    `removed`: or of one that was removed, where no present one fits; `alike`: as much as a present one."""
+    chosen = set(daemon.snapshot.devices) | (set(daemon.snapshot.removed) if alike else set())
+    found = _fitting(daemon, text, chosen)
     if found is None and removed:
         found = _fitting(daemon, text, set(daemon.snapshot.removed))
     if found is None:

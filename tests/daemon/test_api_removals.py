@@ -233,7 +233,7 @@ async def test_every_key_changes_with_a_relay_that_could_read_none_of_them(home:
             server.daemon.close()
 
 
-async def test_names_of_present_devices_come_before_those_of_removed_ones(home: Path) -> None:
+async def test_a_removed_device_and_the_present_one_of_its_name_are_told_apart(home: Path) -> None:
     async with (
         mesh(home, "laptop", "phone", "tablet", run=False) as (_, (laptop, phone, tablet)),
         serving(laptop) as here,
@@ -242,7 +242,10 @@ async def test_names_of_present_devices_come_before_those_of_removed_ones(home: 
         good(await remove(here, "phone"))
         await laptop.daemon.write(lambda pen: membership.name_device(pen, tablet.udf, "phone"))
         await called(laptop)
-        assert (await here.get("/v1/devices/phone/exposure"))["device"]["id"] == tablet.udf
+        planned = good(await here.ask("POST", "/v1/removals/plan", {"devices": ["phone"]}))
+        assert [one["id"] for one in planned["devices"]] == [tablet.udf]
+        told = await here.ask("GET", "/v1/devices/phone/exposure")  # a list for the wrong one would calm somebody
+        assert (told.status, told.code) == (409, "ambiguous")
         assert (await here.get(f"/v1/devices/{phone.udf[:11]}/exposure"))["device"]["id"] == phone.udf
 
 

@@ -40,11 +40,17 @@ def truth(device: Device, thief: Device) -> dict[str, bool]:
         except DecryptError:
             continue
     read: dict[str, list[tuple[bytes, Item]]] = {}
+    last: dict[str, tuple[int, bytes, Item]] = {}
     for row in versions.of_kind(device.connection, Kind.ITEM, (State.APPLIED, State.QUARANTINED)):
         raw = versions.raw(device.connection, row.vid)
         assert raw is not None
         parsed = version.parse(raw)
         try:
+            item = vault.open_item(parsed, device.keyring.key)
+            if not item.deleted and row.state is State.APPLIED:
+                last[row.identifier] = max(
+                    (item.time, row.vid, item), last.get(row.identifier, (0, b"", item)), key=lambda one: one[:2]
+                )
             item = vault.open_item(parsed, device.keyring.key if row.signer == thief.udf else vault.key_ring(keys))
         except (DecryptError, FormatError):
             continue
@@ -58,10 +64,8 @@ def truth(device: Device, thief: Device) -> dict[str, bool]:
         known = {password.view(item)["password"] for _, item in pairs if not item.deleted}
         if not known:
             continue
-        if heads[0].item.deleted:
-            found[identifier] = heads[0].vid not in [vid for vid, _ in pairs]
-        else:
-            found[identifier] = password.view(heads[0].item)["password"] not in known
+        now = [head.item for head in heads if not head.item.deleted] or [last[identifier][2]]
+        found[identifier] = not known & {password.view(item)["password"] for item in now}
     return found
 
 
@@ -77,8 +81,40 @@ def test_the_list_has_what_was_readable_and_ticks_off_what_is_changed() -> None:
     assert listed(laptop, phone) == {one: True, two: False, three: False}
     laptop.edit(one, "one")  # back to what the phone knows
     laptop.delete(two)
-    assert listed(laptop, phone) == {one: False, two: True, three: False}
+    assert listed(laptop, phone) == {one: False, two: False, three: False}
     assert after not in listed(laptop, phone)
+
+
+def test_a_deleted_login_is_said_to_be_deleted_and_not_to_be_changed() -> None:
+    laptop = found()
+    phone = laptop.admit("phone")
+    kept, spent = laptop.add("kept.example"), laptop.add("spent.example", username="eve")
+    laptop.write(lambda pen: removal.remove(pen, [phone.udf]))
+    laptop.edit(kept, "another")
+    laptop.delete(kept)
+    laptop.delete(spent)
+    told = {one.id: one for one in exposure.exposure(laptop.connection, laptop.keyring, phone.udf)}
+    assert (told[kept].changed, told[kept].deleted) == (True, True)
+    assert (told[spent].changed, told[spent].deleted) == (False, True)
+    assert (told[spent].title, told[spent].username) == ("spent.example", "eve")
+    assert exposure.counts(told.values()) == (2, 0)
+
+
+def test_a_conflict_is_ticked_off_when_none_of_its_sides_was_readable() -> None:
+    laptop = found()
+    phone, desktop = laptop.admit("phone"), laptop.admit("desktop")
+    made = laptop.add("one.example", secret="first")
+    desktop.pull(laptop)
+    laptop.write(lambda pen: removal.remove(pen, [phone.udf]))
+    late = partial(password.edit, changes={"note": "looked at it"})
+    desktop.write(partial(_replace, identifier=made, edit=late))
+    laptop.now_ms += 1000
+    laptop.edit(made, "another")
+    laptop.pull(desktop)
+    assert len(laptop.heads(made)) == 2 and laptop.passwords()[made] == "another"
+    assert listed(laptop, phone) == {made: False}
+    laptop.edit(made, "a third")
+    assert listed(laptop, phone) == {made: True}
 
 
 def test_titles_come_from_the_index_where_it_has_them() -> None:

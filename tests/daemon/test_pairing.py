@@ -18,8 +18,10 @@ from harness.pairing_devices import (
     pairing,
     said,
 )
-from meshd.daemon import pairing_wire
+from meshd.daemon import names as device_names
+from meshd.daemon import pairing_wire, removal
 from meshd.errors import (
+    Ambiguous,
     BadRequest,
     Denied,
     NotFound,
@@ -197,6 +199,22 @@ async def test_a_name_that_is_taken_gets_a_number(home: Path) -> None:
             await joiner.ended(await joiner.connect(await laptop.invitations.create({})))
         found = names(laptop)
         assert (found[own(second)], found[own(third)]) == ("Laptop 2", "Laptop 3")
+
+
+async def test_the_name_of_a_removed_device_is_free_again(home: Path) -> None:
+    async with pairing(home, "laptop", "second", "third") as (_, (laptop, second, third)):
+        for joiner in (second, third):
+            joiner.device.name = "phone"
+            await joiner.ended(await joiner.connect(await laptop.invitations.create({})))
+            if joiner is second:
+                daemon = laptop.device.daemon
+                await daemon.write(lambda pen: removal.remove(pen, [own(second)]))
+        found = names(laptop)
+        assert (found[own(second)], found[own(third)]) == ("phone", "phone")
+        assert await device_names.resolve(daemon, "phone", removed=True) == own(third)
+        with pytest.raises(Ambiguous):  # whose writes or reading are meant must be said
+            device_names.find(daemon, "phone", alike=True)
+        assert device_names.find(daemon, own(second), alike=True) == own(second)
 
 
 def test_a_free_name_stays_within_its_length_and_what_is_no_name_is_replaced() -> None:

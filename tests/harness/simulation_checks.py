@@ -20,7 +20,7 @@ from meshd.daemon import drafts, exposure, removing, rotation, vaults
 from meshd.errors import DecryptError, FormatError
 from meshd.profile import vault
 from meshd.profile.apps import of_tag, password
-from meshd.profile.claim import Claim, Kind
+from meshd.profile.claim import Claim, Kind, State
 from meshd.profile.vault import Item
 from meshd.store import peers, versions
 
@@ -208,27 +208,32 @@ def _truth(world: World, node: Node, identifier: str, udf: str, held: set[str]) 
     if not shown or not of_tag(shown[0].tag).vault:
         return None
     before: set[str] = set()
+    last: tuple[int, bytes, str] | None = None
     readable_vids = set()
     rows = node.connection.execute(
-        "SELECT vid, signer, raw FROM versions WHERE kind = 8 AND identifier = ? AND state <> 2", (identifier,)
+        "SELECT vid, signer, raw, state FROM versions WHERE kind = 8 AND identifier = ? AND state <> 2", (identifier,)
     )
-    for vid, signer, raw in rows:
+    for vid, signer, raw, state in rows:
         parsed = world.parse(raw)
-        if vault.item_key_id(parsed) not in held and signer != udf:
-            continue
-        readable_vids.add(vid)
+        readable = vault.item_key_id(parsed) in held or signer == udf
+        if readable:
+            readable_vids.add(vid)
         try:
             item = vault.open_item(parsed, node.keyring.key)
         except (DecryptError, FormatError):
             continue
-        if not item.deleted:
+        if item.deleted:
+            continue
+        if readable:
             before.add(_secret(item))
+        if state == State.APPLIED and (last is None or (item.time, vid) > last[:2]):
+            last = item.time, vid, _secret(item)
     if not before:
         return None
-    winner = shown[0]
-    if winner.vid in readable_vids:
-        return False
-    return winner.item.deleted or _secret(winner.item) not in before
+    now = {head.vid: _secret(head.item) for head in shown if not head.item.deleted}
+    if not now and last is not None:  # deleted: what it held last may still be valid
+        now = {last[1]: last[2]}
+    return not (now.keys() & readable_vids or before & {*now.values()})
 
 
 def _secret(item: Item) -> str:

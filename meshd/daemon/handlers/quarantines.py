@@ -60,7 +60,7 @@ async def take_over(app: App, call: Call) -> dict[str, Any]:
     if "ids" in body:
         chosen = [quarantine.find(daemon.reader.connection, text) for text in body["ids"]]
     else:
-        chosen = _written_by(_entries(daemon), await wishes.device(daemon, body["device"]))
+        chosen = _written_by(_entries(daemon), await wishes.writer(daemon, body["device"]))
     taken, unchanged, rejected = await daemon.write(lambda pen: _take(pen, list(dict.fromkeys(chosen))))
     if taken:
         await daemon.event("import", {"count": len(taken), "state": "quarantine"})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshd.daemon import names, removal, removing, status
 from meshd.daemon.context import Daemon
+from meshd.daemon.exposure import counts
 from meshd.daemon.handlers import items, wishes
 from meshd.daemon.removal import Plan
 from meshd.daemon.removing import Acknowledgement
@@ -113,21 +114,23 @@ async def every(app: App, call: Call) -> dict[str, Any]:
 async def exposure(app: App, call: Call) -> dict[str, Any]:
     """What a device could ever read; what is still to be changed first, then by title."""
     daemon = app.daemon
-    udf = await wishes.device(daemon, call.params["device"])
+    udf = await wishes.writer(daemon, call.params["device"])
     found = await removing.list_exposed(daemon, [udf])
     index = await daemon.fresh_index()
     listed = []
     for one in found:
-        view: dict[str, Any] = {"id": one.id, "title": one.title, "changed": one.changed}
+        view: dict[str, Any] = {"id": one.id, "title": one.title, "changed": one.changed, "deleted": one.deleted}
+        if one.username:
+            view["username"] = one.username
         opened = daemon.unlocked().vaults.get(one.id.partition("/")[0])
         if opened is not None and (named := wishes.vault_view(daemon, opened.application.identifier)) is not None:
             view["application"] = named["application"]
-        entry = index.entries.get(one.id)
+        entry = index.entries.get(one.id)  # what was deleted has no user name there any more
         if entry is not None and not entry.deleted:
             view |= {name: value for name, value in items.summary(entry, {}).items() if name in ("title", "username")}
         listed.append(view)
-    unchanged = sum(not one.changed for one in found)
-    return {"device": wishes.called(daemon, udf), "items": listed, "exposed": len(found), "unchanged": unchanged}
+    exposed, unchanged = counts(found)
+    return {"device": wishes.called(daemon, udf), "items": listed, "exposed": exposed, "unchanged": unchanged}
 
 
 async def _asked_for(daemon: Daemon, call: Call) -> tuple[tuple[str, ...], int | None]:

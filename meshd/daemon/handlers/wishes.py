@@ -25,6 +25,11 @@ async def device(daemon: Daemon, text: str) -> str:
     return await names.resolve(daemon, text, removed=True)
 
 
+async def writer(daemon: Daemon, text: str) -> str:
+    """The same where it matters which: a removed one and the present one of its name are told apart by id."""
+    return await names.resolve(daemon, text, alike=True)
+
+
 async def devices(daemon: Daemon, texts: Iterable[str]) -> tuple[str, ...]:
     """The same for several, each once."""
     return tuple(dict.fromkeys([await device(daemon, text) for text in texts]))
