@@ -56,7 +56,7 @@ class Portal:
         self.certificate: Certificate | None = None
         if config.tls_cert:
             self.certificate = Certificate(Path(config.tls_cert), Path(config.tls_key), config.domain, _utc())
-        self.sequencer = Sequencer(directory / STORE, told=self._count, fault=fault)
+        self.sequencer = Sequencer(directory / STORE, domain=config.domain, told=self._count, fault=fault)
         self.service = Service(
             self.sequencer,
             config.policy(),

@@ -11,19 +11,21 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshd.crypto.keys import RsaVerifyKey, VerifyKey
 from meshd.daemon.portal_authorities import Authorities
-from meshd.portal import documents2016, records
+from meshd.portal import documents2016
 from meshd.portal.checked import Row
 from meshd.portal.documents2016 import Document, Profile
-from meshd.portal.structures import TransferEntry
 from meshd.portal.view import Account, Answered, Device, Known, LogPage, LogState, Pending, Stored, Usage
 from meshd.profile import links
 from meshd.profile.claim import Kind, State
 from meshd.profile.trust import Authority
 from meshd.store import portal_rows as rows
+
+if TYPE_CHECKING:
+    from meshd.daemon.portal_log import Log
 
 _KEPT_KEYS = 50_000
 _KEPT_PROFILES = 256  # of 2016: each is some milliseconds of RSA
@@ -36,6 +38,7 @@ class SqliteView:
         self.connection = connection
         self.authorities = authorities
         self.now = 0
+        self.log: Log | None = None  # of a portal that has a name to sign it by
         self._keys: dict[str, VerifyKey] = {}  # a fingerprint is the hash of its key: never out of date
         self._daks: dict[str, VerifyKey] = {}
         self._profiles: dict[bytes, Profile] = {}
@@ -234,7 +237,9 @@ class SqliteView:
     # --- the log ------------------------------------------------------------------------------------------------------
 
     def log_state(self, old_size: int | None, peer_sizes: Sequence[tuple[str, int]]) -> LogState:
-        return LogState(last_write=rows.last_added(self.connection) or None)
+        if self.log is None:
+            return LogState(last_write=rows.last_added(self.connection) or None)
+        return self.log.state(self.connection, old_size, peer_sizes)
 
     def log_page(
         self,
@@ -248,22 +253,12 @@ class SqliteView:
         origin: str | None,
         tree_size: int | None,
     ) -> LogPage | None:
-        """Records in the order of the log, without proofs: there is no tree over them yet, and so no origin."""
-        place = _place_of(after)
-        if place is None or place > self.last_index() or origin is not None or tree_size is not None:
+        if self.log is None:
             return None
-        if not_before is not None:
-            place = self.index_at("", not_before)
-        found: list[rows.Row] = []
-        size = 0
-        for row in rows.log(self.connection, place, max_entries):
-            size += len(row.raw or b"")
-            if (found and size > max_bytes) or (until is not None and row.added >= until):
-                break
-            found.append(row)
-        entries = [TransferEntry(data_item=records.data_item(stored_of(row, bare=not full))) for row in found]
-        following = f"TID:{found[-1].seq}" if found and found[-1].seq < self.last_index() else None
-        return LogPage(entries, found[0].seq if found else place + 1, following, None, ())
+        return self.log.page(
+            self.connection, full=full, after=after, not_before=not_before, until=until, max_entries=max_entries,
+            max_bytes=max_bytes, origin=origin, tree_size=tree_size,
+        )  # fmt: skip
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
@@ -307,7 +302,8 @@ def _left(row: rows.Row) -> Row:
     return Row(row.vid, Kind(row.kind), row.identifier, row.signer, links.parse(row.token), row.token, row.digest)
 
 
-def _place_of(after: str | None) -> int | None:
+def place_of(after: str | None) -> int | None:
+    """The place in the log that a cursor of Transfer names; None for one of another form."""
     if after is None:
         return 0
     digits = after.removeprefix("TID:")

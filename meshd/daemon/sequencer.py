@@ -22,21 +22,24 @@ import msgspec
 import trio
 
 from meshd.daemon.portal_authorities import Authorities, Moves
-from meshd.daemon.portal_view import SqliteView, tid_of
-from meshd.daemon.portal_writes import Applied, OnPlace, Writing, no_leaf
+from meshd.daemon.portal_log import INTERVAL, Log
+from meshd.daemon.portal_tree import Tree
+from meshd.daemon.portal_view import SqliteView, place_of, tid_of
+from meshd.daemon.portal_writes import Applied, Writing
 from meshd.errors import StoreBusy
 from meshd.portal import decide, decide_publish
 from meshd.portal.checked import Checked, Publish
-from meshd.portal.messages import CreateResponse, PublishResponse
+from meshd.portal.messages import CreateResponse, GetRecordsResponse, PublishResponse, Response
 from meshd.portal.outcomes import Accept, Context, Decision
 from meshd.store import portal_rows
-from meshd.store.db import Database, store_errors
+from meshd.store.db import Database, get_meta, store_errors
 from meshd.store.portal_db import open_portal
 from meshd.store.writer import Writer
 
 IN_FLIGHT = 128  # decisions that the writer has at once: enough for one large commit, few enough for turns to matter
 WAITING = 4096  # that wait for their turn; more are told to come again
 BATCH_EACH = 100  # entries of a batch that one transaction takes
+EXTENSION = "log"  # in Mesh-Extensions: receipts are wanted
 ANSWERS_KEPT = 7 * 24 * 3600
 NOTICES_KEPT = 100_000
 
@@ -149,14 +152,15 @@ class Feeds:
 class Sequencer:
     """The engine of one portal. Make it, and `close` it, within trio; every method belongs to its thread.
 
-    `fault` is for tests; `on_place` is called for each new place of the log, within its transaction."""
+    `domain` is in whose name the log is signed; without one it is kept, and not shown. `fault` is for tests."""
 
     def __init__(
         self,
         path: Path,
         *,
         create: bool = True,
-        on_place: OnPlace = no_leaf,
+        domain: str = "",
+        interval: int = INTERVAL,
         told: Callable[[Applied], None] = lambda applied: None,
         fault: Callable[[str], None] | None = None,
     ) -> None:
@@ -166,17 +170,40 @@ class Sequencer:
         except BaseException:
             self._database.close()
             raise
+        connection = self._database.connection
         self._moves = Moves()
-        self._writing = SqliteView(self._database.connection, Authorities(self._database.connection))
-        self._apply = Writing(self._writing, on_place)
-        self._writer = Writer(self._database, self._writing.forget, fault=fault)
+        self._writing = SqliteView(connection, Authorities(connection))
+        self.log: Log | None = None
+        try:
+            self._tree = Tree(connection)
+            self._tree.catch_up(connection)
+            known = (get_meta(connection, "domain") or domain.encode()).decode()
+            if known and domain in ("", known):  # of another domain: whoever runs it will refuse
+                self.log = Log(connection, known, self._tree.edge, interval=interval)
+        except BaseException:
+            self._reading.close()
+            self._database.close()
+            raise
+        self._apply = Writing(self._writing, self._tree.place)
+        self._writer = Writer(self._database, self._forget, fault=fault, last=self._tree.seal, durable=self._sign)
         reader = self._reading.connection
         self.view = SqliteView(reader, Authorities(reader, self._moves))
+        self.view.log = self._writing.log = self.log
         self.turns = Turns(IN_FLIGHT, WAITING)
         self.feeds = Feeds()
         self._told = told
         self._token = trio.lowlevel.current_trio_token()
         self._closed = False
+
+    def _forget(self) -> None:
+        """Something was rolled back; the writer's thread."""
+        self._writing.forget()
+        self._tree.reset(self._database.connection)
+
+    def _sign(self) -> None:
+        """The COMMIT returned, and nobody was told; the writer's thread."""
+        if self._tree.sealed() and self.log is not None:
+            self.log.sign(self._tree.edge)
 
     def close(self) -> None:
         """Finish what the writer has, and close the store."""
@@ -197,7 +224,8 @@ class Sequencer:
             connection.execute("BEGIN")
             try:
                 with self.view.deciding(context.now):
-                    return decide.decide(checked, context, self.view)
+                    decision = decide.decide(checked, context, self.view)
+                return self._with_receipts(decision, context)
             finally:
                 connection.execute("ROLLBACK")
 
@@ -234,8 +262,27 @@ class Sequencer:
                 decisions.append(decision)
             return decisions, whole
 
-        decisions, _ = await self._run(work)
-        return decisions
+        decisions, applied = await self._run(work)
+        if not applied.places or not _wants_receipts(context):
+            return decisions
+        with store_errors():
+            return [self._with_receipts(decision, context) for decision in decisions]
+
+    def _with_receipts(self, decision: Decision, context: Context) -> Decision:
+        """What was stored, or is shown, with the proof that the log has it, for who asks for that."""
+        reply = decision.reply
+        if self.log is None or not isinstance(decision, Accept) or not _wants_receipts(context):
+            return decision
+        if isinstance(reply, PublishResponse | CreateResponse) and reply.transaction_id is not None:
+            (receipt,) = self.log.receipts(self.view.connection, [place_of(reply.transaction_id) or 0])
+            shown: Response = msgspec.structs.replace(reply, receipt=receipt)
+        elif isinstance(reply, GetRecordsResponse) and reply.data_items:
+            places = [place_of(item.transaction_id) or 0 for item in reply.data_items]
+            receipts = self.log.receipts(self.view.connection, places)
+            shown = msgspec.structs.replace(reply, receipts=[receipt or "" for receipt in receipts])
+        else:
+            return decision
+        return Accept(decision.writes, shown, decision.feed)
 
     async def _run(
         self, work: Callable[[sqlite3.Connection], tuple[list[Decision], Applied]]
@@ -284,6 +331,10 @@ class Sequencer:
                 connection, now, answers_before=now - ANSWERS_KEPT, notices=NOTICES_KEPT
             )
         )
+
+
+def _wants_receipts(context: Context) -> bool:
+    return context.extensions is not None and EXTENSION in context.extensions
 
 
 def _named(decision: Accept, applied: Applied, context: Context) -> Accept:

@@ -379,7 +379,7 @@ def _blobs(value: Any, name: str | None) -> Any:
     return value
 
 
-_BINARY_OURS = frozenset({"Data", "Digest", "Salt", "X509Certificate"})
+_BINARY_OURS = frozenset({"Data", "Digest", "Leaf", "Salt", "X509Certificate"})
 _BINARY_LISTS = frozenset({"Hashes", "PageProof"})
 
 

@@ -146,10 +146,12 @@ class PeerStatus(Structure, frozen=True):
 
 
 class TransferEntry(Structure, frozen=True):
-    """Ours: a record of the log, with the salt that its blinded index terms were hashed with."""
+    """Ours: a record of the log and its leaf, which the tree commits to. With content and index terms comes the salt
+    that blinds these."""
 
     data_item: DataItem
     salt: Binary | None = None
+    leaf: Binary | None = None
     erased: bool | None = None
 
 

@@ -62,6 +62,9 @@ class Writer:
 
     A function should check its input before it changes anything, in the database or in memory: what it raises costs a
     reset. It must not commit, roll back, or wait for another submitted function.
+
+    `last` is called with the connection as the last thing in each transaction; what it raises undoes all of it.
+    `durable` is called when the COMMIT has returned, before any future is told; it must not raise.
     """
 
     def __init__(
@@ -70,11 +73,14 @@ class Writer:
         on_reset: Callable[[], None] = lambda: None,
         *,
         fault: Callable[[str], None] | None = None,
+        last: Callable[[sqlite3.Connection], None] = lambda connection: None,
+        durable: Callable[[], None] = lambda: None,
     ) -> None:
         self._database = database
         self._connection = database.connection
         self._on_reset = on_reset
         self._fault = fault or (lambda point: None)
+        self._last, self._durable = last, durable
         self._jobs: deque[_Job] = deque()
         self._wake = threading.Condition()
         self._closing = False
@@ -139,6 +145,7 @@ class Writer:
             return []
         try:
             self._run_until_full(rest, outcomes)
+            self._last(self._connection)
             self._fault("before-commit")
             self._connection.execute("COMMIT")
         except BaseException as exc:
@@ -147,6 +154,7 @@ class Writer:
             self._reset()
         else:
             try:
+                self._durable()
                 self._fault("after-commit")
             except BaseException as exc:
                 failure = exc

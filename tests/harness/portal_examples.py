@@ -82,7 +82,7 @@ EXAMPLES: dict[str, tuple[m.Request, m.Response]] = {
         m.TransferResponse(
             **_OK, data_items=[], page_key="P8", first=1, next="TID:2", checkpoint="note\n1\n",
             page_proof=[s.Binary(b"h")],
-            entries=[s.TransferEntry(data_item=_ITEM, salt=s.Binary(b"salt"), erased=False)],
+            entries=[s.TransferEntry(data_item=_ITEM, salt=s.Binary(b"salt"), leaf=s.Binary(b"leaf"), erased=False)],
         ),
     ),
     "Status": (
