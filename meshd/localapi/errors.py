@@ -26,6 +26,7 @@ EXIT_CODES: dict[str, int] = {
     "possible-attack": ATTACK,
     "trust": ATTACK,
     "signature": ATTACK,
+    "proof": ATTACK,
     "unknown-signer": ATTACK,
     "interrupted": INTERRUPTED,
 }
@@ -42,6 +43,7 @@ HTTP_STATUS: dict[str, int] = {
     "removed": 403,
     "trust": 403,
     "signature": 403,
+    "proof": 403,
     "unknown-signer": 403,
     "not-found": 404,
     "ambiguous": 409,
