@@ -86,6 +86,14 @@ COMMANDS: dict[str, Row | dict[str, Row]] = {
         "offline": ("master", "keep the sealed master key in a file alone"),
         "online": ("master", "give it back to the admins' devices"),
     },
+    "recovery": {
+        "create": ("recovery", "make shares that bring the mesh back when every device is lost"),
+        "check-share": ("recovery", "is this a share of this mesh, current, without error? reveals nothing"),
+        "drill": ("recovery", "rehearse a recovery with enough shares; changes nothing"),
+        "status": ("recovery", "what there is to recover from, where it is held, and the last drill"),
+        "refresh": ("recovery", "new shares in place of those that there are"),
+        "revoke": ("recovery", "have no shares any more"),
+    },
     "wipe": ("master", "delete this device's keys and everything it holds"),
     "version": ("version", "releases of meshctl and meshd"),
     "completion": ("completion", "print a completion script for a shell"),
@@ -97,6 +105,7 @@ GROUPS = {
     "conflicts": "logins with more than one version",
     "quarantine": "what is kept and not applied",
     "master": "the master key, which decides who is an admin",
+    "recovery": "shares of words, for the day when every device is lost",
     "portal": "portals: reach between networks, and a copy to recover from",
 }
 

@@ -116,10 +116,10 @@ class Scheme:
 
 
 def read(text: str) -> Share:
-    """A share from its words, as typed: any case, any white space, four letters of a word and more. Lines that begin
-    with `#` or hold a colon are left out, so that a whole page can be given. ShareError."""
+    """A share from its words, as typed: any case, any white space, four letters of a word and more. Numbers are
+    left out, and lines that begin with `#` or hold a colon, so that a whole page can be given. ShareError."""
     lines = [line for line in text[: 64 * 1024].splitlines() if not line.lstrip().startswith("#") and ":" not in line]
-    typed = " ".join(lines).split()
+    typed = [word for word in " ".join(lines).split() if not word.rstrip(".").isdecimal()]
     found = [words.find(word) for word in typed[:MAX_GIVEN]]
     if len(typed) not in words.LENGTHS:
         lost = tuple(Misread(place, ()) for place, word in enumerate(found, 1) if word is None)

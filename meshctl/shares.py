@@ -1,0 +1,220 @@
+"""Recovery shares on their way between people and the daemon: typed, read from files, shown one by one, written.
+
+What a terminal shows of a share is on its alternate screen, which is wiped before it is left, so nothing stays in the
+scrollback. Files are new, readable by their owner alone, and durable before the shares count.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from meshctl.answers import number, records, text, texts
+from meshctl.terminal import shown
+from meshd.errors import BadRequest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from meshctl.answers import Json
+    from meshctl.terminal import Terminal
+
+LENGTHS = (20, 33)
+MAX_FILE = 65536
+_COLUMNS = 3
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[2J\x1b[H", "\x1b[2J\x1b[H\x1b[?1049l"
+
+
+class Aside:
+    """The alternate screen, for as long as the block lasts; nothing at all where there is no terminal."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    def __enter__(self) -> None:
+        self._say(_ENTER)
+
+    def __exit__(self, *error: object) -> None:
+        self._say(_LEAVE)
+
+    def _say(self, code: str) -> None:
+        if self._terminal.rich:
+            self._terminal.stdout.write(code)
+            self._terminal.stdout.flush()
+
+
+# --- in ---------------------------------------------------------------------------------------------------------------
+
+
+def from_file(name: str) -> str:
+    """A file that holds one share; BadRequest."""
+    try:
+        with open(name, encoding="utf-8") as file:
+            content = file.read(MAX_FILE)
+    except UnicodeDecodeError:
+        raise BadRequest(f"{name} holds no share") from None
+    except OSError as exc:
+        raise BadRequest(f"{name}: {exc.strerror}") from None
+    if not content.strip():
+        raise BadRequest(f"{name} is empty")
+    return content
+
+
+def typed(terminal: Terminal) -> str:
+    """One share as a person types it, some words a line; empty when they give up. Words that can't be right are named
+    at once."""
+    terminal.styled("The words of one share, as many a line as you like. Four letters of a word are enough, Tab")
+    terminal.styled("completes, a line with - takes the last word back, an empty line ends.\n")
+    words: list[str] = []
+    while len(words) < LENGTHS[1]:
+        line = _line(terminal, f"word {len(words) + 1}: ")
+        if line.strip() == "-":
+            terminal.styled(f"taken back: word {len(words)}" if words else "there is none")
+            words = words[:-1]
+            continue
+        if not line.strip():
+            break
+        for word in line.split():
+            found = _fitting(word)
+            if len(found) != 1:
+                why = f"may be {', '.join(found[:6])}" if found else "is not in the list"
+                terminal.styled(f"word {len(words) + 1}, {shown(word)}, {why}: go on from it")
+                break
+            words.append(found[0])
+    return " ".join(words)
+
+
+def corrected(terminal: Terminal, words: str, answer: Json) -> str:
+    """The share after its person looked at what is wrong; empty when they give up."""
+    listed = words.split()
+    misread = records(answer, "misread")
+    terminal.styled(shown(text(answer, "message")))
+    for one in misread:
+        place = number(one, "place")
+        if 1 <= place <= len(listed):
+            likely = ", ".join(texts(one, "likely"))
+            terminal.styled(
+                f"  word {place} is {shown(listed[place - 1])}" + (f"; perhaps {shown(likely)}?" if likely else "")
+            )
+    if not misread or len(listed) not in LENGTHS:
+        return ""
+    line = _line(terminal, "NUMBER WORD mends one, an empty line gives up: ").split()
+    if len(line) != 2 or not line[0].isdecimal() or not 1 <= int(line[0]) <= len(listed):
+        return ""
+    listed[int(line[0]) - 1] = line[1]
+    return " ".join(listed)
+
+
+def _fitting(word: str) -> list[str]:
+    from shamir_mnemonic.wordlist import WORDLIST
+
+    word = word.lower()
+    return [word] if word in WORDLIST else [one for one in WORDLIST if one.startswith(word)]
+
+
+def _line(terminal: Terminal, prompt: str) -> str:
+    if terminal.stdin is not sys.stdin:
+        return terminal.stdin.readline(1024)
+    import readline
+
+    readline.set_auto_history(False)
+    readline.set_completer(lambda start, at: dict(enumerate(_fitting(start) if start else [])).get(at))
+    readline.parse_and_bind("tab: complete")
+    try:
+        return input(prompt)
+    except EOFError:
+        return ""
+
+
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+def show(terminal: Terminal, told: Json, about: Json) -> None:
+    """One share a screen, each until its person has it."""
+    listed = records(told, "shares")
+    for share in listed:
+        with Aside(terminal):
+            terminal.styled(shown(page(told, share, about), keep="\n"))
+            last = "the last one" if share is listed[-1] else "the next one follows"
+            _line(terminal, f"Write it down, then press Enter ({last}): ")
+            if terminal.stdin is not sys.stdin and terminal.rich:
+                terminal.stdout.write("\n")
+
+
+def page(told: Json, share: Json, about: Json) -> str:
+    """A share as text: what it is, its words in order, and what to do with it. It can be read back whole."""
+    count = len(records(told, "shares"))
+    lines = [
+        f"# RECOVERY SHARE {number(share, 'number')} of {count}: {text(share, 'label')}",
+        f"# Mesh {text(about, 'mesh')}",
+        *(f"# Account {account}" for account in texts(about, "accounts")),
+        f"# Set {text(told, 'set')}, check {text(told, 'check')}; {text(about, 'needed')}",
+        "",
+        *_rows(text(share, "words").split()),
+        "",
+        "# Keep it where nobody else reads it. Try whether it is right: meshctl recovery check-share",
+        "# When every device is lost, with enough shares, on a new device: meshctl recovery restore",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def html(told: Json, share: Json, about: Json) -> str:
+    """The same as a page to print, with a QR of the words."""
+    from html import escape
+    from io import BytesIO
+
+    import segno
+
+    picture = BytesIO()
+    segno.make(text(share, "words"), error="m").save(picture, kind="svg", scale=3, xmldecl=False, svgns=True)
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Recovery share</title>'
+        "<style>body{font:16px/1.5 monospace;margin:3em}svg{display:block;margin-top:2em}</style>"
+        f"<pre>{escape(page(told, share, about))}</pre>{picture.getvalue().decode()}</html>\n"
+    )
+
+
+def _rows(words: list[str]) -> Iterator[str]:
+    """The words, numbered, in the order in which they are read."""
+    for start in range(0, len(words), _COLUMNS):
+        row = enumerate(words[start : start + _COLUMNS], start + 1)
+        yield "  ".join(f"{place:>3}. {word:<10}" for place, word in row).rstrip()
+
+
+def write(folder: str, told: Json, about: Json, *, form: str) -> list[str]:
+    """A new file for each share in a folder, which is made if missing; all of them or none. BadRequest."""
+    written: list[str] = []
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        for share in records(told, "shares"):
+            content = html(told, share, about) if form == "html" else page(told, share, about)
+            label = "".join(letter if letter.isalnum() else "-" for letter in text(share, "label"))[:32]
+            name = os.path.join(folder, f"share-{text(told, 'set')}-{number(share, 'number')}-{label}.{_ENDINGS[form]}")
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            written.append(name)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(descriptor)
+        directory = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as exc:
+        remove(written)
+        raise BadRequest(f"{exc.filename or folder} can't be written: {exc.strerror}") from None
+    return written
+
+
+_ENDINGS = {"text": "txt", "html": "html"}
+
+
+def remove(names: list[str]) -> None:
+    """Take files of shares back that never counted."""
+    for name in names:
+        try:
+            os.unlink(name)
+        except OSError:
+            pass  # worthless, but the person is told

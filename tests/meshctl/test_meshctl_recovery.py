@@ -1,0 +1,141 @@
+"""`meshctl recovery …`: shares in files and on the screen, checked, rehearsed, replaced."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from harness.local_api import MASTER, Device, running
+from harness.shell import Run, Shell, secret_file
+from meshd.localapi.errors import ATTACK, DENIED, ERROR, OK, USAGE
+
+
+class Person:
+    """Somebody at a terminal, and the device there."""
+
+    def __init__(self, device: Device, home: Path) -> None:
+        self.device, self.home = device, home
+        self.shell = Shell(home)
+        self.master = secret_file(home, "master", MASTER)
+
+    async def __call__(self, *argv: str, **how: Any) -> Run:
+        return await trio.to_thread.run_sync(partial(self.shell, *argv, **how))
+
+    async def create(self, folder: str, *argv: str, command: str = "create") -> Run:
+        out = ("--out", str(self.home / folder))
+        return await self("recovery", command, *out, "--master-passphrase-file", self.master, *argv)
+
+    def files(self, folder: str) -> list[str]:
+        return sorted(str(path) for path in (self.home / folder).iterdir())
+
+
+@pytest.fixture
+async def person(home: Path, rng: Callable[[int], bytes]) -> AsyncIterator[Person]:
+    async with running(home, rng) as device:
+        await device.init()
+        yield Person(device, home)
+
+
+async def test_shares_go_into_files_that_nobody_else_reads_and_pass_every_check(person: Person) -> None:
+    made = await person.create("a", "--shares", "3", "--threshold", "2", "--label", "mum,safe,lawyer", "--json")
+    assert made.code == OK, made.err
+    assert made.json["files"] == person.files("a")
+    assert {stat.S_IMODE(Path(name).stat().st_mode) for name in person.files("a")} == {0o600}
+    words = Path(person.files("a")[0]).read_text()
+    assert "RECOVERY SHARE 1 of 3: mum" in words
+    assert not {line for line in words.splitlines() if line[:1] != "#" and line.strip()} & set(made.out.splitlines())
+    checked = await person("recovery", "check-share", "--share-file", person.files("a")[1])
+    assert (checked.code, checked.err) == (OK, "Share 2 of 3 of this mesh (safe), current.\n")
+    few = await person("recovery", "drill", "--share-file", person.files("a")[2])
+    assert (few.code, "1 more" in few.err) == (ERROR, True)
+    drilled = await person("recovery", "drill", "--share-file", person.files("a")[0], "--json")
+    assert (drilled.code, drilled.json["success"]) == (OK, True), drilled.out
+    status = await person("recovery", "status")
+    assert "2 of 3" in status.out
+    assert "it went well" in status.out
+
+
+async def test_refreshed_shares_replace_the_old_ones(person: Person) -> None:
+    assert (await person.create("a", "--shares", "3", "--threshold", "2")).code == OK
+    again = await person.create("b")
+    assert (again.code, "refresh" in again.err) == (ERROR, True)
+    assert not (person.home / "b").exists()
+    assert (await person.create("c", command="refresh")).code == OK
+    assert len(person.files("c")) == 5
+    old = await person("recovery", "check-share", "--share-file", person.files("a")[0])
+    assert (old.code, "replaced" in old.err) == (ATTACK, True)
+    gone = await person("recovery", "revoke", "--yes", "--master-passphrase-file", person.master)
+    assert gone.code == OK
+    assert "no recovery shares" in (await person("recovery", "status")).err
+
+
+async def test_groups_and_a_passphrase(person: Person) -> None:
+    secret = secret_file(person.home, "secret", "of the shares")
+    groups = ("--group", "family:2of3", "--group", "lawyer:1of1", "--share-passphrase-file", secret)
+    made = await person.create("a", *groups, "--json")
+    assert made.code == OK, made.err
+    family, lawyer = person.files("a")[:3], person.files("a")[3]
+    for name in (family[0], lawyer):
+        few = await person("recovery", "drill", "--share-file", name)
+        assert few.code == ERROR
+    wrong = secret_file(person.home, "wrong", "not it")
+    check = ("--check", made.json["check"])
+    tried = ("recovery", "drill", "--share-file", family[1], *check, "--share-passphrase-file")
+    assert (await person(*tried, wrong)).code == DENIED
+    assert (await person(*tried, secret)).code == OK
+
+
+async def test_pages_have_the_words_and_a_picture_of_them(person: Person) -> None:
+    pages = ("recovery", "create", "--pages", str(person.home / "p"), "--master-passphrase-file", person.master)
+    assert (await person(*pages)).code == OK
+    page = Path(person.files("p")[0])
+    assert page.suffix == ".html"
+    assert "<svg" in page.read_text()
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+
+
+async def test_without_a_place_for_shares_none_are_made(person: Person) -> None:
+    made = await person("recovery", "create", "--master-passphrase-file", person.master)
+    assert made.code == USAGE
+    (person.home / "a").write_text("no folder")
+    made = await person.create("a")
+    assert made.code == USAGE
+    assert (await person("recovery", "status", "--json")).json["entries"] == []
+
+
+async def test_on_a_terminal_each_share_has_a_screen_that_is_wiped(person: Person) -> None:
+    create = ("recovery", "create", "--shares", "3", "--threshold", "2", "--master-passphrase-file", person.master)
+    refused = await person(*create, tty=True, stdin="\n\n\nn\n")
+    assert refused.code == DENIED
+    assert (await person("recovery", "status", "--json")).json["entries"] == []
+    made = await person(*create, tty=True, stdin="\n\n\ny\n")
+    assert made.code == OK, made.err
+    screens = made.out.split("\x1b[?1049h")
+    assert len(screens) == 4
+    for screen in screens[1:]:
+        words, _, rest = screen.partition("\x1b[2J\x1b[H\x1b[?1049l")
+        assert "RECOVERY SHARE" in words
+        assert "RECOVERY SHARE" not in rest
+
+
+async def test_a_share_is_typed_with_four_letters_and_mended(person: Person) -> None:
+    assert (await person.create("a", "--shares", "3", "--threshold", "2")).code == OK
+    text = Path(person.files("a")[0]).read_text()
+    plain = " ".join(line for line in text.splitlines() if line[:1] != "#")
+    words = [word for word in plain.split() if word.isalpha()]
+    short = "\n".join(word[:4] for word in words) + "\n"
+    seen = await person("recovery", "check-share", tty=True, stdin=short)
+    assert (seen.code, "current" in seen.err) == (OK, True)
+    wrong = "acid" if words[9] != "acid" else "acne"
+    typed = "\n".join([*words[:9], wrong, *words[10:]]) + f"\n10 {words[9]}\n"
+    seen = await person("recovery", "check-share", tty=True, stdin=typed)
+    assert (seen.code, "current" in seen.err) == (OK, True), seen.err
+    assert f"word 10 is {wrong}; perhaps {words[9]}?" in seen.out
+    given_up = await person("recovery", "check-share", tty=True, stdin=typed.replace(f"10 {words[9]}\n", "\n"))
+    assert given_up.code == ATTACK
