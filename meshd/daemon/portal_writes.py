@@ -137,6 +137,7 @@ class Writing:
             self._follow(number, authority, change)
         if claim.kind is Kind.MASTER:
             self._judge(number, authority, rows.to_judge(connection, number, pending=True))
+            rows.erase_escrow(connection, number, set(authority.escrow().values()))
 
     def _learn(self, mesh: int, found: Version) -> None:
         """The keys and devices that a profile states."""

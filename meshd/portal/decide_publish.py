@@ -191,6 +191,8 @@ def _escrow(found: Version, context: Context, view: View) -> Decision:
         if any(head.vid == found.vid for head in existing):
             return rights.accept("Publish")
         return _no(context, Status.EXISTS, Reason.ESCROW_EXISTS)
+    if view.known(found.vid) is not None:
+        return rights.accept("Publish")  # it counted once, and was given up since
     if view.usage(mesh).escrow >= context.policy.escrow_per_account:
         return _no(context, Status.QUOTA, Reason.QUOTA)
     # It counts when a MasterProfile lists it, which comes after it or before.

@@ -9,7 +9,7 @@ asks, and what may be stored, is decided above.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -302,6 +302,20 @@ def put(connection: sqlite3.Connection, mesh: int | None, one: Put, state: State
     place = cursor.lastrowid
     assert place is not None
     return place
+
+
+def erase_escrow(connection: sqlite3.Connection, mesh: int, listed: Collection[bytes]) -> None:
+    """Delete the content of a mesh's offline escrow entries that counted once and are not among `listed`: whoever has
+    their shares would still open them. Their places in the log stay."""
+    found = connection.execute(
+        "SELECT vid, length(raw) FROM versions WHERE mesh = ? AND kind = 5 AND state = 1 AND old = 0"
+        " AND length(raw) > 0",
+        (mesh,),
+    ).fetchall()
+    for vid, size in found:
+        if bytes(vid) not in listed:
+            connection.execute("UPDATE versions SET raw = x'', head = 0 WHERE vid = ?", (vid,))
+            count(connection, mesh, size=-size, entries=-1, escrow=-1)
 
 
 def replace_head(connection: sqlite3.Connection, kind: int, identifier: str) -> int | None:

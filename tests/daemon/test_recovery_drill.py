@@ -1,0 +1,161 @@
+"""A drill asks every portal by itself, and says which of them would not bring the mesh back; crashes lose nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from harness import devices as harness
+from harness.devices import Device, mesh
+from harness.faulty import FaultAt
+from harness.lan import MemoryLan
+from harness.portal_http import HttpPortal
+from meshd.crypto.keys import DecryptKey, SigningKey
+from meshd.daemon import authoring, drilling, masterkeys, recovering
+from meshd.daemon.background import with_pen
+from meshd.daemon.drilling import FOUND, MISSING, UNREACHED, WRONG
+from meshd.daemon.portals import Portals
+from meshd.daemon.recovering import Wish
+from meshd.net.http import Response
+from meshd.net.srv import Found, Services
+from meshd.profile import recovery, version
+from meshd.profile.recovery import Escrowed, Info
+from meshd.profile.shares import Scheme
+from meshd.store import versions
+
+MASTER = "master passphrase"
+SCHEME = Scheme.simple(2, 3)
+
+
+async def no_dns(name: str) -> Found:
+    return Found()
+
+
+async def made(device: Device, *, replaces: bool = False) -> tuple[recovering.Prepared, bytes]:
+    """New shares that count, and their key."""
+    key = await masterkeys.unseal(device.daemon, MASTER)
+    prepared, told, check = await recovering.prepare(device.daemon, key, Wish(SCHEME, replaces=replaces))
+    await device.daemon.write(lambda pen: recovering.commit(pen, key, prepared))
+    return prepared, await drilling.combine(told[:2], "", check)
+
+
+@contextlib.asynccontextmanager
+async def with_portal(home: Path) -> AsyncIterator[tuple[Device, HttpPortal, Portals]]:
+    laptop = harness.blank(home, MemoryLan(), "laptop")
+    portal = HttpPortal(now=lambda: int(time.time()))
+    try:
+        await harness.found(laptop)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(portal.run)
+            portals = Portals(laptop.daemon, portal.client(), Services(no_dns))
+            await nursery.start(portals.run)
+            await portals.add("alice@example.net", "", None, plain=True)
+            yield laptop, portal, portals
+            nursery.cancel_scope.cancel()
+    finally:
+        laptop.daemon.close()
+
+
+async def in_step(device: Device, portals: Portals) -> None:
+    for portal in portals.running.values():
+        await device.until(lambda portal=portal: portal.in_step)
+
+
+async def rehearsed(device: Device, key: bytes, portals: Portals) -> drilling.Found:
+    return await drilling.drill(device.daemon, key, list(portals.running.values()), ())
+
+
+def whats(found: drilling.Found) -> list[str]:
+    return [source.what for source in found.sources]
+
+
+async def test_a_drill_fetches_from_every_portal_and_names_what_is_wrong_with_one(home: Path) -> None:
+    async with with_portal(home) as (laptop, portal, portals):
+        prepared, key = await made(laptop)
+        await in_step(laptop, portals)
+        found = await rehearsed(laptop, key, portals)
+        assert (found.success, whats(found)) == (True, [FOUND, FOUND])
+        portal.down = True
+        await portals.http.aclose()
+        found = await rehearsed(laptop, key, portals)
+        assert (found.success, whats(found)) == (True, [FOUND, UNREACHED])
+        portal.down = False
+        stranger = SigningKey.generate(secrets.token_bytes)
+        another = recovery.entry(
+            bytes(32),
+            Escrowed(stranger, (DecryptKey.generate(secrets.token_bytes),), Info(stranger.udf, 0, SCHEME)),
+            secrets.token_bytes,
+        )
+        portal.answers = gives(another)
+        assert whats(await rehearsed(laptop, key, portals)) == [FOUND, WRONG]
+        mine = await masterkeys.unseal(laptop.daemon, MASTER)
+        again = recovery.entry(
+            key,
+            Escrowed(mine, (DecryptKey.generate(secrets.token_bytes),), Info(mine.udf, 0, SCHEME)),
+            secrets.token_bytes,
+        )
+        portal.answers = gives(again)
+        found = await rehearsed(laptop, key, portals)
+        assert (found.success, whats(found)) == (False, [FOUND, WRONG])
+        portal.answers = gives(None)
+        found = await rehearsed(laptop, key, portals)
+        assert (found.success, whats(found)) == (False, [FOUND, MISSING])
+        assert prepared.entry.identifier == found.entry
+
+
+def gives(entry: Any) -> Any:
+    """Get answered with this entry, or with none."""
+
+    def answer(transaction: str) -> Response | None:
+        if transaction != "Get":
+            return None
+        body = {"GetResponse": {"Status": 201, "Entries": [version.to_json(entry)] if entry else []}}
+        return Response(200, json.dumps(body).encode(), [("Content-Type", "application/json;charset=UTF-8")])
+
+    return answer
+
+
+async def test_shares_that_were_replaced_are_refused_by_a_drill(home: Path) -> None:
+    async with mesh(home, "laptop", run=False) as (_, (laptop,)):
+        _, old = await made(laptop)
+        _, new = await made(laptop, replaces=True)
+        with pytest.raises(drilling.NotFound, match="replaced"):
+            await drilling.drill(laptop.daemon, old, (), ())
+        with pytest.raises(drilling.NotFound, match="not shares of this mesh"):
+            await drilling.drill(laptop.daemon, bytes(32), (), ())
+        assert (await drilling.drill(laptop.daemon, new, (), ())).success
+
+
+@pytest.mark.parametrize("replaces", [False, True], ids=["create", "refresh"])
+@pytest.mark.parametrize("point", ["before-fn", "before-commit", "after-commit"])
+async def test_a_crash_leaves_the_shares_so_far_or_the_new_ones(home: Path, point: str, replaces: bool) -> None:
+    async with mesh(home, "laptop", run=False) as (_, (laptop,)):
+        old = (await made(laptop))[0].entry if replaces else None
+        fault = laptop.fault = FaultAt(point, times=0)
+        laptop.reopen()
+        await laptop.daemon.unlock(None)
+        key = await masterkeys.unseal(laptop.daemon, MASTER)
+        prepared, told, check = await recovering.prepare(laptop.daemon, key, Wish(SCHEME, replaces=replaces))
+        fault.left = 1
+        with pytest.raises(Exception, match=point):
+            await laptop.daemon.write(lambda pen: recovering.commit(pen, key, prepared))
+        laptop.fault = None
+        laptop.reopen()
+        await laptop.daemon.unlock(None)
+        entries = await with_pen(laptop.daemon, authoring.recovery_entries)
+        if point == "after-commit":
+            assert list(entries) == [prepared.entry.identifier]
+            assert (await drilling.drill(laptop.daemon, await drilling.combine(told[1:], "", check), (), ())).success
+        else:
+            assert list(entries.values()) == ([old.vid] if old is not None else [])
+        if old is not None:
+            erased = versions.raw(laptop.daemon.reader.connection, old.vid) is None
+            assert erased is (point == "after-commit")
