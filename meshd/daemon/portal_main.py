@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from meshd.daemon import logging, paths, portal_admin, portal_app, portal_config, portal_import
+from meshd.daemon import logging, paths, portal_admin, portal_app, portal_config, portal_import, portal_log_main
 from meshd.daemon.sequencer import Sequencer
 from meshd.errors import BadRequest, MeshError, NotFound
 from meshd.localapi.errors import exit_code
@@ -31,6 +31,8 @@ def main(argv: Sequence[str]) -> int:
     """Run what `meshd portal …` says; returns the exit code."""
     if argv[:1] == ["admin"]:
         return _guard("meshd portal admin", lambda: _admin(argv[1:]))
+    if argv[:1] == ["log"]:
+        return _guard("meshd portal log", lambda: portal_log_main.run(argv[1:], DEFAULT_DATA, portal_app.STORE))
     return _guard("meshd portal", lambda: _serve(argv))
 
 
