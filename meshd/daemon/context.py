@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -124,6 +125,7 @@ class Daemon:
         self.now_ms = now_ms
         self.refusals = 0  # versions that were malformed, wrongly signed or out of place, lately
         self.refused_at = 0
+        self.turned_away: Counter[str] = Counter()  # signer → versions without room in quarantine, since the start
         self.damage: list[str] = []  # what is wrong with the store's pages, as far as they were read
         self.run = b""  # this time that the store is open: see `peers.begin_run`
         self.log = logging.getLogger("meshd")
@@ -281,6 +283,8 @@ class Daemon:
             self.snapshot = committed.snapshot
         if outcome.rejected:
             self.refused(len(outcome.rejected))
+        if outcome.turned_away:
+            self.turned_away.update(outcome.turned_away)
         if outcome.cloned:
             self.cloned = True
         if outcome.renumbered:
@@ -303,7 +307,9 @@ class Daemon:
             self.index.mark(identifier for kind, identifier in outcome.entries if kind == Kind.ITEM)
         if outcome.added or outcome.entries:
             self.moved.bump()
-        if committed.snapshot is not None or outcome.rejected or outcome.quarantined or outcome.forks:
+        if committed.snapshot is not None or (
+            outcome.rejected or outcome.quarantined or outcome.forks or outcome.turned_away
+        ):
             self.changed.bump()
 
     async def fresh_index(self) -> Index:

@@ -23,8 +23,10 @@ from meshd.profile.vault import Item
 from meshd.profile.version import Version
 from meshd.store import versions
 
+MANY = 1000  # versions that a count opens
 FROM = "From"  # member of an item's plaintext: the quarantined version that it was imported from
 
+OWN = "this device wrote it, beyond what was known of it when it was removed; no other device need have it"
 REMOVED = "a removed device wrote it, beyond what was known of it when it was removed"
 NO_RIGHT = "whoever signed it had no right to"
 
@@ -61,17 +63,44 @@ class Shown:
     now: Item | None = field(default=None, repr=False)
 
 
-def every(connection: sqlite3.Connection, keyring: Keyring | None, removed: Collection[str]) -> list[Entry]:
-    """All of it, what came last first. `keyring` None: locked, so without titles. `removed` are the removed devices."""
+def every(
+    connection: sqlite3.Connection, keyring: Keyring | None, removed: Collection[str], own: str = ""
+) -> list[Entry]:
+    """All of it, what came last first. `keyring` None: locked, so without titles. `removed` are the removed devices,
+    `own` is this one."""
     rows = connection.execute("SELECT vid FROM versions WHERE state = 3 ORDER BY seq DESC").fetchall()
     found = [row for (vid,) in rows if (row := versions.get(connection, vid)) is not None]
     replaced = {parent for row in found for parent in links.parse(row.token).p} if found else set()
     misfits = versions.misfits(connection) if found else {}
     entries = []
     for row in found:
-        why = misfits[row.vid][1] if row.vid in misfits else REMOVED if row.signer in removed else NO_RIGHT
+        why = misfits[row.vid][1] if row.vid in misfits else _why(row.signer, removed, own)
         entries.append(_entry(connection, keyring, row, why, newest=row.vid not in replaced))
     return entries
+
+
+def count(connection: sqlite3.Connection, keyring: Keyring | None, signer: str | None = None) -> int:
+    """How many of `every` are worth a look, as lists show them: the newest of each, without what was imported. Of one
+    signer, or all. Where there are very many, imported ones are not looked for."""
+    rows = connection.execute(
+        "SELECT vid, kind, identifier, signer, token FROM versions WHERE state <> 1 AND state = 3"
+    ).fetchall()
+    replaced = {parent for row in rows for parent in links.parse(row[4]).p}
+    found = [row[:3] for row in rows if row[0] not in replaced and signer in (None, row[3])]
+    if keyring is None or len(found) > MANY:
+        return len(found)
+    return sum(kind != Kind.ITEM or not _imported(connection, keyring, name, vid) for vid, kind, name in found)
+
+
+def _imported(connection: sqlite3.Connection, keyring: Keyring, identifier: str, vid: bytes) -> bool:
+    mark = base64url.encode(vid)
+    return any(head.item.meta.get(FROM) == mark for head in vaults.open_heads(connection, keyring, identifier))
+
+
+def _why(signer: str, removed: Collection[str], own: str) -> str:
+    if signer not in removed:
+        return NO_RIGHT
+    return OWN if signer == own else REMOVED
 
 
 def find(connection: sqlite3.Connection, text: str) -> bytes:
@@ -93,7 +122,7 @@ def show(connection: sqlite3.Connection, keyring: Keyring, vid: bytes, removed: 
     """A quarantined item and what is applied in its place. NotFound, DecryptError; BadRequest for what is no item."""
     row, item = _open(connection, keyring, vid)
     heads = vaults.open_heads(connection, keyring, row.identifier)
-    why = REMOVED if row.signer in removed else NO_RIGHT
+    why = _why(row.signer, removed, "")
     entry = _entry(connection, keyring, row, why, newest=True)
     return Shown(entry, item, heads[0].item if heads and not heads[0].item.deleted else None)
 
@@ -137,9 +166,7 @@ def _entry(
         application = of_tag(parsed.tag).name
         if keyring is not None and row.kind == Kind.ITEM:
             title = _title(keyring, parsed)
-            mark = base64url.encode(row.vid)
-            heads = vaults.open_heads(connection, keyring, row.identifier)
-            imported = any(head.item.meta.get(FROM) == mark for head in heads)
+            imported = _imported(connection, keyring, row.identifier, row.vid)
     return Entry(
         row.vid,
         Kind(row.kind),

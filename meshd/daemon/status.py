@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshd import __version__
-from meshd.daemon import drafts, recent, recovery_state
+from meshd.daemon import drafts, quarantine, recent, recovery_state
 from meshd.daemon import names as naming
 from meshd.daemon.context import DAY_MS, Daemon
 from meshd.daemon.index import conflicted
@@ -48,6 +48,8 @@ _GRAVITY = (
     "disk-full",
     "disk-low",
     "store",
+    "unshared",
+    "quarantine-full",
     "quarantine",
     "pending",
     "restored",
@@ -274,7 +276,7 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
         )
     for code, udf, detail in snapshot.health:
         health.add(code, f"{naming.shown(names, udf)}: {detail}", "an admin settles it with the master passphrase")
-    _aside(daemon, health)
+    _aside(daemon, names, health)
     _disk(daemon, health)
     if app.network is not None and app.network.discovery.problem is not None:
         health.add(
@@ -349,19 +351,40 @@ def _strikes(app: App, names: Mapping[str, str], health: Health) -> None:
         )
 
 
-def _aside(daemon: Daemon, health: Health) -> None:
+def _aside(daemon: Daemon, names: Mapping[str, str], health: Health) -> None:
     counts: dict[State, int] = health.read(lambda: versions.count_states(daemon.reader.connection), {})
-    if quarantined := counts.get(State.QUARANTINED, 0):
+    own = daemon.snapshot.own if daemon.snapshot.own in daemon.snapshot.removed else None
+    if counts.get(State.QUARANTINED, 0):
+        _quarantine(daemon, own, health)
+    for udf, count in sorted(daemon.turned_away.items()):
         health.add(
-            "quarantine",
-            f"{quarantined} versions are in quarantine: whoever signed them was not entitled to.",
-            "they are kept and not applied: meshctl quarantine list",
+            "quarantine-full",
+            f"{count} versions of {naming.shown(names, udf)}, which is none of this mesh, found no room in quarantine.",
+            "they were not taken; what was kept is in: meshctl quarantine list",
         )
     if pending := counts.get(State.PENDING, 0):
         health.add(
             "pending",
             f"{pending} versions wait for others that they build on.",
             "connect the device that wrote them, or one that has synced with it",
+        )
+
+
+def _quarantine(daemon: Daemon, own: str | None, health: Health) -> None:
+    """`own`: this device, where it was removed."""
+    connection, keyring = daemon.reader.connection, daemon.keyring
+    if number := health.read(lambda: quarantine.count(connection, keyring), 0):
+        health.add(
+            "quarantine",
+            f"{number} {'version is' if number == 1 else 'versions are'} in quarantine: whoever signed them was not"
+            " entitled to.",
+            "they are kept and not applied: meshctl quarantine list",
+        )
+    if own and (mine := health.read(lambda: quarantine.count(connection, keyring, own), 0)):
+        health.add(
+            "unshared",
+            f"{mine} of them were written on this device after others had removed it: no other device need have them.",
+            "write down what matters before meshctl wipe: meshctl quarantine list, quarantine show ID --reveal",
         )
 
 

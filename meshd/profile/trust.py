@@ -151,6 +151,13 @@ class Authority(AuthorityViews):
         by an `Authority` before this one, in another process, `joined` does not know it: judge all by `signer` once."""
         return signer in self._cut
 
+    def cuts_are_whole(self) -> bool:
+        """Has everything come that the standing removals leave standing? Then nothing that is still to come by who was
+        removed can be on the near side."""
+        return not any(
+            cuts.incomplete(signer) for signer in self._cut for cuts in (self._master_cuts, self._profiles.cuts)
+        )
+
     def _again(
         self, state: State, indices: Iterable[int], signers: frozenset[str], versions: tuple[bytes, ...]
     ) -> Change:

@@ -21,6 +21,7 @@ from meshd.profile.readers import Envelope
 from meshd.profile.trust import Authority, Change
 from meshd.profile.version import Parsed
 from meshd.store import chains, versions
+from meshd.store.aside import Aside
 from meshd.store.db import get_meta
 from meshd.store.directory import Directory
 from meshd.store.waiting import Limits, Strangers, Waiting
@@ -50,6 +51,7 @@ class Memory:
         self._read: dict[bytes, Profile] = {}  # by vid, which commits to the content: true whatever is rolled back
         self._envelopes: dict[bytes, Envelope] = {}
         self._strangers = Strangers(limits)
+        self._aside = Aside(limits)
         self._taken: set[bytes] = set()  # of a batch, what is held by now: one of it may embed another
         self.rebuild(connection)
 

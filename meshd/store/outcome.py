@@ -19,6 +19,7 @@ class Outcome:
     rejected: list[tuple[bytes, str]] = field(default_factory=list)  # (vid, why): malformed, never applied, counted
     strangers: list[bytes] = field(default_factory=list)  # by signers whom no profile lists; forgotten unless one does
     deferred: list[bytes] = field(default_factory=list)  # not taken for want of room: to be asked for again
+    turned_away: list[str] = field(default_factory=list)  # signers, once for each version that found no room aside
     quarantined: set[bytes] = field(default_factory=set)
     profiles: bool = False  # devices, rights or removals may have changed
     forks: list[tuple[str, int]] = field(default_factory=list)

@@ -45,6 +45,7 @@ class Replica(Memory):
             for vid in versions.known(connection, self._strangers.vids()):
                 self._strangers.forget(vid)
         self._taken = held
+        self._aside.begin()
         for item in batch:
             if item.claim.vid not in held:
                 self._take(connection, item, now_ms, outcome)
@@ -83,6 +84,11 @@ class Replica(Memory):
         elif not self._is_listed(item):
             self._strangers.add(item)
             outcome.strangers.append(claim.vid)
+            return
+        elif claim.signer != self.mesh and not self._aside.takes(
+            connection, self.authority, claim.signer, len(item.raw)
+        ):
+            outcome.turned_away.append(claim.signer)
             return
         known = len(self._listed)
         for part in parts:

@@ -180,6 +180,21 @@ def misfits(connection: sqlite3.Connection) -> dict[bytes, tuple[bool, str]]:
     return {vid: (bool(final), why) for vid, final, why in connection.execute("SELECT vid, final, why FROM misfits")}
 
 
+def kept_aside(connection: sqlite3.Connection, signer: str = "") -> tuple[int, int]:
+    """(entries, bytes) that are quarantined or device profiles; of one signer, or of all."""
+    if signer:
+        row = connection.execute(
+            "SELECT count(*), coalesce(sum(length(raw)), 0) FROM versions WHERE signer = ? AND (state = 3 OR kind = 4)",
+            (signer,),
+        ).fetchone()
+        return int(row[0]), int(row[1])
+    found = [
+        connection.execute(f"SELECT count(*), coalesce(sum(length(raw)), 0) FROM versions WHERE {which}").fetchone()  # noqa: S608
+        for which in ("state <> 1 AND state = 3 AND kind <> 4", "kind = 4")
+    ]
+    return int(found[0][0] + found[1][0]), int(found[0][1] + found[1][1])
+
+
 def count_carried(connection: sqlite3.Connection) -> int:
     """How many entries are held of kinds that this release only carries (formats.md F4)."""
     (receipts,) = connection.execute("SELECT count(*) FROM versions WHERE kind = 7").fetchone()
@@ -276,6 +291,13 @@ def states_of(connection: sqlite3.Connection, kind: int) -> list[tuple[bytes, St
 def of_entry(connection: sqlite3.Connection, kind: int, identifier: str) -> list[Row]:
     rows = connection.execute(f"{_SELECT} WHERE kind = ? AND identifier = ? ORDER BY seq", (kind, identifier))
     return [_row(row) for row in rows.fetchall()]
+
+
+def last_of(connection: sqlite3.Connection, kind: int, identifier: str) -> int:
+    """Where an entry's latest version came into this store; 0 where there is none."""
+    rows = connection.execute("SELECT max(seq) FROM versions WHERE kind = ? AND identifier = ?", (kind, identifier))
+    found: int | None = rows.fetchone()[0]
+    return found or 0
 
 
 def changes(connection: sqlite3.Connection, after: int, limit: int) -> list[Change]:

@@ -23,7 +23,7 @@ _PARKED = """
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may wait, in entries and bytes."""
+    """What may wait or lie aside, in entries and bytes."""
 
     parked: int = 16_384  # of one signer
     parked_bytes: int = 64 * 1024 * 1024
@@ -32,6 +32,10 @@ class Limits:
     strangers: int = 256
     strangers_bytes: int = 4 * 1024 * 1024
     carried: int = 4096  # entries of kinds that this release does not know
+    aside: int = 16_384  # quarantined, and device profiles, of one signer who is no device of the mesh
+    aside_bytes: int = 64 * 1024 * 1024
+    aside_all: int = 65_536  # of all together
+    aside_all_bytes: int = 256 * 1024 * 1024
 
 
 class Waiting:

@@ -67,6 +67,30 @@ async def test_what_a_removed_device_wrote_is_listed_shown_and_imported(home: Pa
         assert [one["title"] for one in (await here.get("/v1/quarantine"))["quarantine"]] == ["new.example"]
         everything = (await here.get("/v1/quarantine", all=True))["quarantine"]
         assert sum(one["imported"] for one in everything) == 1
+        (line,) = [one for one in (await here.get("/v1/status"))["health"] if one["code"] == "quarantine"]
+        assert line["message"].startswith("1 version is in quarantine")  # as many as are listed
+        laptop.daemon.turned_away[phone.udf] = 7
+        (line,) = [one for one in (await here.get("/v1/status"))["health"] if one["code"] == "quarantine-full"]
+        assert "7 versions of phone" in line["message"]
+
+
+async def test_a_removed_device_says_what_it_wrote_that_counts_nowhere(home: Path) -> None:
+    async with mesh(home, "laptop", "phone") as (_, (laptop, phone)), serving(laptop) as here, serving(phone) as there:
+        await laptop.until_connected(phone)
+        await cut_off(home, laptop, phone, here, there)
+        assert not [one for one in (await there.get("/v1/status"))["health"] if one["code"] == "unshared"]
+        raws = laptop.daemon.profiles_beyond(phone.daemon.snapshot.heads)
+        found = devices.check(raws, [None] * len(raws), phone.daemon.replica.directory)
+        await phone.daemon.transact(
+            lambda connection, outcome: phone.daemon.replica.accept(connection, found.versions, phone.now_ms(), outcome)
+        )
+        told = {one["code"]: one["message"] for one in (await there.get("/v1/status"))["health"]}
+        assert "removed" in told and told["unshared"].startswith("2 of them were written on this device")
+        listed = (await there.get("/v1/quarantine"))["quarantine"]
+        assert {one["title"] for one in listed} == {"a.example", "new.example"}
+        assert all(one["why"].startswith("this device wrote it") for one in listed)
+        shown = await there.get(f"/v1/quarantine/{listed[0]['id'][:10]}")
+        assert shown["content"]["password"] in ("theirs", "new")
 
 
 async def test_everything_of_one_device_is_imported_at_once(home: Path) -> None:

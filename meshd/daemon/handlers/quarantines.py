@@ -97,7 +97,7 @@ def _written_by(entries: Iterable[Entry], udf: str) -> list[bytes]:
 
 
 def _entries(daemon: Daemon) -> list[Entry]:
-    return quarantine.every(daemon.reader.connection, daemon.keyring, daemon.snapshot.removed)
+    return quarantine.every(daemon.reader.connection, daemon.keyring, daemon.snapshot.removed, daemon.snapshot.own)
 
 
 def _view(entry: Entry, called: Mapping[str, str]) -> dict[str, Any]:

@@ -1,0 +1,53 @@
+"""How much is kept of devices that are none of the mesh (any more): enough to lose nothing, and not a disk.
+
+What such a device signs beyond its cut is quarantined, and what it says of itself is a valid device profile, so it
+could hand in both for ever. Its rows are counted from the store, once a batch. Beyond the bounds nothing more of it is
+taken in or asked for again; the caller counts what was turned away. While a cut names what has not come yet nothing is
+turned away: until the chain is whole, what stands and what does not look alike.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from meshd.profile.trust import Authority
+from meshd.store import versions
+from meshd.store.waiting import Limits
+
+
+class Aside:
+    """The account of one batch."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._members: set[str] = set()  # who need not be asked about again
+        self._kept: dict[str, tuple[int, int]] = {}  # signer → (entries, bytes); "" is all of them together
+
+    def begin(self) -> None:
+        """A batch begins: what was counted for the last one may have changed."""
+        self._members.clear()
+        self._kept.clear()
+
+    def takes(self, connection: sqlite3.Connection, authority: Authority, signer: str, size: int) -> bool:
+        """Is there room for so many bytes more by `signer`? Always, if it is a device or an admin."""
+        if signer in self._members:
+            return True
+        if signer in authority.devices() or signer in authority.admins():
+            self._members.add(signer)
+            return True
+        each, all_ = self._grown(connection, signer, size), self._grown(connection, "", size)
+        limits = self._limits
+        fits = (
+            each[0] <= limits.aside
+            and each[1] <= limits.aside_bytes
+            and all_[0] <= limits.aside_all
+            and all_[1] <= limits.aside_all_bytes
+        )
+        if not fits and authority.cuts_are_whole():
+            return False
+        self._kept[signer], self._kept[""] = each, all_
+        return True
+
+    def _grown(self, connection: sqlite3.Connection, signer: str, size: int) -> tuple[int, int]:
+        count, before = self._kept.get(signer) or versions.kept_aside(connection, signer)
+        return count + 1, before + size

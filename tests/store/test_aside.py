@@ -1,0 +1,92 @@
+"""How much is kept of devices that are none of the mesh any more."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from harness.mesh_world import Device, device_keys, found
+from meshd.daemon import removal
+from meshd.profile import author, device, vault, version
+from meshd.profile.apps import PASSWORD, password
+from meshd.profile.claim import Kind, State
+from meshd.profile.links import Links
+from meshd.profile.version import Version
+from meshd.store import versions
+from meshd.store.replica import Replica
+from meshd.store.waiting import Limits
+
+
+def limited(one: Device, **limits: int) -> None:
+    one.replica = Replica(one.connection, one.rng, Limits(**limits))
+
+
+def chained(by: Device) -> Links:
+    link = by.replica._book.next_link(by.connection, by.udf)
+    return Links(g=1, n=link.n, q=link.tips, a=by.replica.authority.heads(Kind.PERSONAL))
+
+
+def an_item(by: Device) -> Version:
+    """A new login, not written in any store."""
+    identifier = vault.new_item_identifier(by.vault(), by.rng)
+    item = password.new(["example.org"], "eve", "x", time=1, made="2025-06-15T00:00:00Z")
+    body = vault.seal_item(item, by.keyring.find("password").container.keys[0], by.rng)
+    return author.sign(by.keys.dsk, Kind.ITEM, identifier, PASSWORD.tag, body, chained(by), 1)
+
+
+def a_profile(by: Device, name: str) -> Version:
+    """A profile that a device makes of itself, with another encryption key."""
+    keys = dataclasses.replace(by.keys, dek=device_keys(name).dek)
+    first = versions.heads(by.connection, Kind.DEVICE, by.udf)
+    links = dataclasses.replace(chained(by), a=(), p=first, g=2)
+    return author.sign(by.keys.dsk, Kind.DEVICE, by.udf, "DeviceProfile", device.create(keys, 1, by.rng).body, links, 2)
+
+
+def test_a_removed_device_is_kept_aside_within_bounds_and_what_stands_of_it_is_always_taken() -> None:
+    laptop = found()
+    thief, late = laptop.admit("thief"), laptop.admit("late")
+    good = {thief.add(f"{number}.example") for number in range(12)}
+    laptop.pull(thief)
+    laptop.write(lambda pen: removal.remove(pen, [thief.udf]))
+    flood = [an_item(thief) for _ in range(30)]
+    for one in (laptop, late):
+        limited(one, aside=10)
+    for raw in sorted(late.lacking(laptop), key=lambda raw: version.parse(raw).claim.kind is not Kind.PERSONAL):
+        late.take([raw])  # the removal first, as in sync
+    assert good <= late.passwords().keys(), "what stands comes through quarantine, and was turned away"
+    for one in (laptop, late):
+        outcome, again = one.accept(flood), one.accept(flood)
+        kept = [item for item in flood if one.states().get(item.vid) is State.QUARANTINED]
+        assert 0 < len(kept) <= 10
+        assert outcome.turned_away == [thief.udf] * (30 - len(kept)) == again.turned_away
+        assert not outcome.deferred, "it would be asked for for ever"
+        assert one.replica.memory() == Replica(one.connection, one.rng).memory()
+
+
+def test_profiles_that_a_removed_device_makes_of_itself_fill_no_disk() -> None:
+    laptop = found()
+    thief = laptop.admit("thief")
+    laptop.write(lambda pen: removal.remove(pen, [thief.udf]))
+    limited(laptop, aside=5)
+    for number in range(12):
+        laptop.accept([a_profile(thief, f"keys {number}")])
+    assert versions.kept_aside(laptop.connection, thief.udf)[0] == 5
+
+
+def test_all_who_are_none_of_the_mesh_share_one_bound_and_nobody_else_is_held_to_it() -> None:
+    laptop = found()
+    thieves = [laptop.admit(f"thief {number}") for number in range(3)]
+    for one in thieves:
+        one.pull(laptop)
+    laptop.write(lambda pen: removal.remove(pen, [one.udf for one in thieves]))
+    before, size = versions.kept_aside(laptop.connection)
+    limited(laptop, aside_all=before + 4)
+    for one in thieves:
+        laptop.accept([an_item(one) for _ in range(4)])
+    count, all_ = versions.kept_aside(laptop.connection)
+    assert count == before + 4 and all_ > size
+    limited(laptop, aside_all_bytes=all_)
+    assert laptop.accept([an_item(thieves[0])]).turned_away == [thieves[0].udf]
+    friend = laptop.admit("friend")
+    made = friend.add("friend.example")
+    laptop.pull(friend)
+    assert made in laptop.passwords()
