@@ -134,18 +134,19 @@ def judge(
     if pin is not None and checkpoint.size < pin.size:
         return Stale(checkpoint.size, f"a checkpoint of {checkpoint.size} entries after one of {pin.size}")
     try:
+        if pin is not None and checkpoint.size == pin.size:
+            seen = _merged(pin.note, note, (*keys, *known, *policy.witnesses.values()))
+            policy.satisfied(seen, keys)  # with what was seen of it before: a slow witness makes nobody suspect
+            return Same(replace(pin, note=seen, keys=keys))
         policy.satisfied(note, keys)
         if pin is not None:
             tree.verify_consistency(
                 pin.size, checkpoint.size, pin.root, checkpoint.root, _needed(pin, checkpoint, proof)
             )
     except ProofError as exc:
-        assert pin is not None
-        return Suspect(str(exc), _worth_asking(pin.size, checkpoint.size))
+        return Suspect(str(exc), _worth_asking(pin.size, checkpoint.size) if pin is not None else None)
     except (FormatError, SignatureError) as exc:
         return Suspect(str(exc))
-    if pin is not None and checkpoint.size == pin.size:
-        return Same(replace(pin, note=_merged(pin.note, note, (*keys, *known, *policy.witnesses.values())), keys=keys))
     return Advanced(Pin(checkpoint.origin, checkpoint.size, checkpoint.root, note, now, keys))
 
 
@@ -190,9 +191,11 @@ def _contradiction(
 
 
 def _needed(pin: Pin, checkpoint: Checkpoint, proof: Sequence[bytes] | None) -> Sequence[bytes]:
-    if proof is None and pin.size not in (0, checkpoint.size):
+    if pin.size == 0:
+        return ()
+    if proof is None:
         raise ProofError(f"no proof that the log of {checkpoint.size} entries continues that of {pin.size}")
-    return () if pin.size in (0, checkpoint.size) else proof or ()
+    return proof
 
 
 def _worth_asking(old: int, new: int) -> int | None:

@@ -118,6 +118,13 @@ def test_a_policy_that_is_not_met_keeps_the_pin() -> None:
     assert isinstance(judge(pinned(10), cosigned, (), policy, proof, 2000), Advanced)
 
 
+def test_a_pinned_checkpoint_seen_again_without_its_cosignatures_is_the_same() -> None:
+    policy = Policy.parse(f"witness W {W1.vkey}\nquorum W\n".encode())
+    first = judge(None, cosignature.add(LOG.note(20), W1, 5), LOG.verifiers, policy, None, 1000)
+    assert isinstance(first, Advanced)
+    assert judge(first.pin, LOG.note(20), (), policy, None, 2000) == Same(first.pin)
+
+
 @pytest.mark.parametrize("keep", TWINS)
 def test_two_roots_for_one_size_are_evidence(keep: int) -> None:
     twin = TWINS[keep]
