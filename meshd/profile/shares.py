@@ -206,6 +206,8 @@ def combine(shares: Sequence[Share], passphrase: str = "", check: str = "") -> b
         raise ShareError(
             OTHER_SET, f"Share {', '.join(str(place + 1) for place in odd)} is of another set.", places=odd
         )
+    if len({(share.group, share.threshold) for share in shares}) > len({share.group for share in shares}):
+        raise ShareError(ALTERED, "Two of these shares do not agree how many of their group are needed.")
     missing = lacking(shares)
     if missing:
         raise ShareError(TOO_FEW, f"These shares are not enough: {missing}.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
+from pathlib import Path
 
 import pytest
 from shamir_mnemonic.wordlist import WORDLIST
@@ -16,6 +18,7 @@ from meshd.profile.recovery import Escrowed, Info
 from meshd.profile.shares import Group, Scheme, ShareError
 
 KEY = bytes(range(32))
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "slip39" / "vectors.json").read_text())
 SMALL = [(1, 1), *((least, count) for count in range(2, 6) for least in range(2, count + 1))]
 
 
@@ -65,6 +68,17 @@ def test_a_wrong_passphrase_is_noticed_by_the_check_value() -> None:
 def test_a_scheme_that_can_not_be_is_refused(scheme: Scheme) -> None:
     with pytest.raises(BadRequest):
         shares.split(KEY, scheme)
+
+
+@pytest.mark.parametrize(("mnemonics", "secret"), [row[1:] for row in VECTORS], ids=[row[0] for row in VECTORS])
+def test_the_official_vectors_give_their_secret_or_are_refused(mnemonics: list[str], secret: str) -> None:
+    def combined() -> bytes:
+        return shares.combine([shares.read(one) for one in mnemonics], "TREZOR")
+
+    if secret:
+        assert combined().hex() == secret
+    else:
+        fault_of(combined)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
