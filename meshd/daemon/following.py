@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 import trio
 
 from meshd.daemon.context import Daemon
-from meshd.daemon.portal_account import check_mesh, open_account, shown_profiles
+from meshd.daemon.portal_account import check_mesh, come_back, open_account, shown_profiles
 from meshd.daemon.portal_state import NotListed, Portal
+from meshd.daemon.portal_watch import settle
 from meshd.daemon.verifying import Verified, combined, verify
 from meshd.errors import MeshError, NotFound, RemoteProtocolError, TrustError
 from meshd.portal.messages import GetRecordsResponse, GetRequest
 from meshd.portal.structures import KeyValue, SearchConstraints
 from meshd.profile.version import Parsed
 from meshd.store import portals_client as store
+from meshd.store.portal_pins import PinRow
 from meshd.store.replica import Outcome
 
 PAGE = 1000  # records asked for at once
@@ -66,6 +68,7 @@ class Following:
             await portal.link.hello()
         if portal.plain:
             await self._follow_plain()
+        portal.watch.check()
         send, receive = trio.open_memory_channel[_Page](1)
         failures: list[MeshError] = []
 
@@ -144,6 +147,8 @@ class Following:
             await open_account(daemon, portal.link)
             return
         await self._profiles(shown)
+        if await come_back(daemon, portal.link, shown):
+            return
         raise NotListed("The portal does not know this device yet.", hint="let a device that it knows connect to it")
 
     async def _knows_us(self) -> bool:
@@ -169,7 +174,8 @@ class Following:
         async with pages:
             async for page in pages:
                 if page.raws or page.page_key != portal.page_key or not portal.reached:
-                    await self._accept(await self._verified(page.raws), page.page_key)
+                    verified = await self._verified(page.raws)
+                    await self._accept(verified, page.page_key, await portal.watch.look())
                     portal.page_key = page.page_key
                 portal.reached = True
                 before = portal.caught_up
@@ -188,12 +194,13 @@ class Following:
             return Verified((), (), ())
         return await verify(raws, [None] * len(raws), self._daemon.replica.directory)
 
-    async def _accept(self, verified: Verified, page_key: str | None) -> None:
-        """One transaction: the versions, and how far the feed was followed."""
+    async def _accept(self, verified: Verified, page_key: str | None, seen: PinRow | None = None) -> None:
+        """One transaction: the versions, how far the feed was followed, and the checkpoint that covers it."""
         portal, daemon = self._portal, self._daemon
 
         def commit(connection: sqlite3.Connection, outcome: Outcome) -> int:
             """How many of them are no versions of this mesh, or by nobody whom it lists."""
+            settle(connection, portal.name, seen)
             daemon.replica.accept(connection, verified.versions, daemon.now_ms(), outcome)
             if page_key is not None:
                 store.followed(connection, portal.name, page_key, daemon.now_ms())

@@ -10,6 +10,7 @@ import trio
 
 from meshd.daemon.context import Daemon
 from meshd.daemon.portal_link import Link
+from meshd.daemon.portal_watch import Watch
 from meshd.errors import MeshError, NetworkError, NotFound, RemoteProtocolError
 from meshd.portal.codec import Dialect
 from meshd.portal.names import AccountName
@@ -46,6 +47,10 @@ class Portal:
     polling: trio.CancelScope | None = None
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     wake: trio.Event = field(default_factory=trio.Event)
+    watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self)
 
     @property
     def name(self) -> str:
@@ -141,4 +146,5 @@ class Portal:
             "error": None if error is None else {"code": error.code, "message": str(error), "hint": error.hint},
             "address": self.link.where.address or None,
             "plain": self.link.where.plain,
+            "log": self.watch.view(),
         }

@@ -214,6 +214,7 @@ class Portals:
                         nursery.start_soon(Following(portal).run)
                         nursery.start_soon(Publishing(portal).run)
                         nursery.start_soon(self._remember_move, portal)
+                        nursery.start_soon(portal.watch.run)
                 except* Exception:
                     self.daemon.log.exception("the tasks for a portal failed; they begin anew in a minute")
                     row = store.get(self.daemon.reader.connection, portal.name)

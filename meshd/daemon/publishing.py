@@ -16,10 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import trio
 
 from meshd.crypto import base64url
+from meshd.daemon import portal_receipts
 from meshd.daemon.context import Daemon
 from meshd.daemon.portal_account import chain_rows
 from meshd.daemon.portal_link import refusal
 from meshd.daemon.portal_state import Portal
+from meshd.daemon.portal_watch import check, settle
 from meshd.errors import FormatError, LocalProtocolError, MeshError, NotFound, Refused
 from meshd.portal.messages import (
     ConnectCompleteRequest,
@@ -31,8 +33,9 @@ from meshd.portal.statuses import SUCCESSES, Status
 from meshd.portal.structures import ChainRow, Outcome
 from meshd.profile import version
 from meshd.profile.claim import Kind, State
+from meshd.store import portal_pins, versions
 from meshd.store import portals_client as store
-from meshd.store import versions
+from meshd.store.portal_pins import PinRow, Receipt
 from meshd.store.portals_client import ToPublish
 from meshd.store.replica import Outcome as Taken
 
@@ -105,6 +108,7 @@ class Publishing:
         portal, daemon = self._portal, self._daemon
         connection = daemon.reader.connection
         while True:
+            portal.watch.check()
             at = store.cursor(connection, portal.name)
             rows = store.after(connection, at, ROWS)
             late = dict(store.due(connection, portal.name, daemon.now_ms(), ROWS))
@@ -140,7 +144,10 @@ class Publishing:
             failed: list[ToPublish] = []
             missing: list[bytes] = []
             for lot in _lots(waiting, 1 if self._portal.plain else LOT):
-                for row, outcome in zip(lot, await self._publish(lot), strict=True):
+                outcomes = await self._publish(lot)
+                stored = [(row, one.receipt) for row, one in zip(lot, outcomes, strict=True) if one.status in SUCCESSES]
+                await self._keep(*await portal_receipts.prove(self._portal, stored))
+                for row, outcome in zip(lot, outcomes, strict=True):
                     if outcome.status in SUCCESSES:
                         done.add(row.vid)
                         self._portal.holds[row.vid] = row.seq  # in its own turn it need not go again
@@ -162,11 +169,23 @@ class Publishing:
         self._rows.clear()
         return done
 
+    async def _keep(self, pin: PinRow | None, receipts: Sequence[Receipt]) -> None:
+        """The receipts, with the checkpoint that they were proved under."""
+        name = self._portal.name
+
+        def write(connection: sqlite3.Connection, outcome: Taken) -> None:
+            settle(connection, name, pin)
+            portal_pins.put_receipts(connection, name, receipts)
+
+        if receipts:
+            await self._daemon.transact(write)
+
     async def _record(self, seq: int, done: Sequence[int], later: Sequence[tuple[int, int]]) -> None:
         """The portal's answer is in; what it says is remembered before anything else is sent."""
         name, now = self._portal.name, self._daemon.now_ms()
 
         def write(connection: sqlite3.Connection, outcome: Taken) -> None:
+            check(connection, name)
             store.published(connection, name, seq, done=done, later=later, now_ms=now)
 
         await self._daemon.transact(write)

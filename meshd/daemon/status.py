@@ -24,7 +24,7 @@ from meshd.net.lan import format_address
 from meshd.profile import payload
 from meshd.profile.apps import of_tag
 from meshd.profile.claim import Role, State
-from meshd.store import chains, events, peers, versions
+from meshd.store import chains, events, peers, portal_pins, versions
 from meshd.store.db import store_errors
 from meshd.store.peers import Peer
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SKEW_MS = 5 * 60 * 1000  # clocks that differ by more are worth a word
+COUNTED = 5000  # rows that a status counts for a sibling
 DISK_LOW = 128 * 1024 * 1024  # bytes free
 FRESH = 200  # marked items that a status reads again; more is left to whoever lists them
 # Worst first; codes that are not named come after these.
@@ -44,10 +45,12 @@ _GRAVITY = (
     "fork",
     "removed",
     "removal-undone",
+    "portal-contradiction",
     "admin-removed",
     "disk-full",
     "disk-low",
     "store",
+    "portal-suspect",
     "unshared",
     "quarantine-full",
     "quarantine",
@@ -55,6 +58,7 @@ _GRAVITY = (
     "restored",
     "rejected",
     "no-network",
+    "portal-stale",
     "clock-skew",
     "drafts",
     "recovery",
@@ -167,9 +171,14 @@ def in_step(progress: Progress, newest: int) -> bool:
     return progress.connected and progress.caught_up and progress.acked >= newest and progress.ours >= progress.theirs
 
 
-def behind(progress: Progress | None, remembered: Peer, newest: int) -> int:
-    """Versions of ours that a sibling has not acknowledged: at most so many."""
+def behind(connection: sqlite3.Connection, progress: Progress | None, remembered: Peer, newest: int) -> int:
+    """Versions of ours that a sibling has not acknowledged, its own not counted; of very many, at most so many."""
     acked = progress.acked if progress is not None and progress.connected else remembered.their_ack
+    if newest - acked <= COUNTED:
+        try:
+            return versions.count_after(connection, acked, remembered.udf)
+        except sqlite3.Error:  # a damaged store: whoever asks for a status is told by what reads it first
+            pass
     return max(newest - acked, 0)
 
 
@@ -188,7 +197,7 @@ def peer_views(app: App, names: Mapping[str, str], remembered: Mapping[str, Peer
                 "role": role(daemon, udf),
                 "connected": connected,
                 "address": progress.address or last_address if progress is not None and connected else last_address,
-                "behind": behind(progress, known, newest),
+                "behind": behind(app.daemon.reader.connection, progress, known, newest),
                 "last_seen": moment(now if connected else known.last_seen),
             }
         )
@@ -276,6 +285,7 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
         )
     for code, udf, detail in snapshot.health:
         health.add(code, f"{naming.shown(names, udf)}: {detail}", "an admin settles it with the master passphrase")
+    _portals(daemon, health)
     _aside(daemon, names, health)
     _disk(daemon, health)
     if app.network is not None and app.network.discovery.problem is not None:
@@ -349,6 +359,33 @@ def _strikes(app: App, names: Mapping[str, str], health: Health) -> None:
             f"{naming.shown(names, udf)} sent versions that are malformed or wrongly signed; none was taken.",
             "look after that device; if it is not in your hands any more, remove it from the mesh",
         )
+
+
+def _portals(daemon: Daemon, health: Health) -> None:
+    """Portals whose logs do not prove what they owe."""
+    pins: list[portal_pins.PinRow] = health.read(lambda: portal_pins.every(daemon.reader.connection), [])
+    for pin in pins:
+        if pin.frozen:
+            health.add(
+                "portal-contradiction",
+                f"{pin.account}: the portal has contradicted itself; nothing from it is believed since"
+                f" {moment(pin.frozen)}.",
+                f"keep what shows it: meshctl portal verify {pin.account} --evidence FILE; then: meshctl portal remove"
+                f" {pin.account}, or meshctl portal trust {pin.account} --anew",
+            )
+        elif pin.suspect:
+            health.add(
+                "portal-suspect",
+                f"{pin.account}: {pin.why}, since {moment(pin.suspect)}.",
+                "ask who runs the portal; what was verified stands: meshctl portal verify",
+            )
+        elif pin.fresh and pin.time > pin.fresh:
+            health.add(
+                "portal-stale",
+                f"{pin.account}: the portal shows an old checkpoint of its log, due until {moment(pin.fresh)}: it may"
+                " be withholding what is newer.",
+                "if the clock here is right: bring two devices into one network, where they compare what they saw",
+            )
 
 
 def _aside(daemon: Daemon, names: Mapping[str, str], health: Health) -> None:

@@ -16,6 +16,17 @@ ADDRESS = text("host:port, where DNS does not tell", least=1, most=300)
 PLAIN = boolean("without TLS: on loopback, or by explicit choice")
 WORDS = text("a fingerprint in words, for comparing", most=512)
 
+LOG_STATES = ("none", "verified", "stale", "suspect", "contradicted")
+LOG = record(
+    {"state": text("none: the portal has no log, so what it shows can't be verified", enum=LOG_STATES)},
+    {
+        "origin": text("of the log", most=256),
+        "size": integer("entries of the newest checkpoint that was believed"),
+        "checked": TIME,
+        "since": nullable(TIME),
+    },
+    "what the portal's log proves",
+)
 PORTAL = record(
     {
         "account": ACCOUNT,
@@ -24,7 +35,7 @@ PORTAL = record(
         "behind": integer("versions here that it is not known to hold"),
         "error": nullable(PROBLEM),
     },
-    {"address": nullable(ADDRESS), "plain": PLAIN},
+    {"address": nullable(ADDRESS), "plain": PLAIN, "log": LOG},
 )
 PORTALS = record({"portals": array(PORTAL)})
 PORTAL_REQUEST = record(

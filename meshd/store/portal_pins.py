@@ -9,10 +9,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from meshd.store.db import store_errors
 
-_PIN = "account, origin, keys, size, root, note, time, fresh, suspect, why, frozen, evidence"
+_PIN = "account, origin, keys, size, root, note, time, fresh, suspect, why, owes, frozen, evidence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class PinRow:
     fresh: int = 0
     suspect: int = 0
     why: str = ""
+    owes: bool = False
     frozen: int = 0
     evidence: str = ""
 
@@ -56,12 +58,13 @@ def every(connection: sqlite3.Connection) -> list[PinRow]:
 
 
 def advance(connection: sqlite3.Connection, pin: PinRow) -> bool:
-    """Believe this checkpoint from now on; what was suspected is forgotten. False, and nothing, where another task got
+    """Believe this checkpoint from now on; what it mends is forgotten. False, and nothing, where another task got
     further meanwhile or the pin was frozen."""
     cursor = connection.execute(
-        f"INSERT INTO portal_pins ({_PIN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, '', 0, '')"  # noqa: S608
-        " ON CONFLICT (account) DO UPDATE SET size = excluded.size, root = excluded.root, note = excluded.note,"
-        " time = excluded.time, fresh = excluded.fresh, suspect = 0, why = ''"
+        f"INSERT INTO portal_pins ({_PIN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, '', 0, 0, '')"  # noqa: S608
+        " ON CONFLICT (account) DO UPDATE SET keys = excluded.keys, size = excluded.size, root = excluded.root,"
+        " note = excluded.note, time = excluded.time, fresh = excluded.fresh, suspect = suspect * owes,"
+        " why = CASE owes WHEN 0 THEN '' ELSE why END"
         " WHERE frozen = 0 AND origin = excluded.origin AND size <= excluded.size",
         (
             pin.account,
@@ -77,14 +80,20 @@ def advance(connection: sqlite3.Connection, pin: PinRow) -> bool:
     return cursor.rowcount > 0
 
 
-def suspect(connection: sqlite3.Connection, account: str, why: str, now_ms: int) -> bool:
-    """It does not prove what it owes; the pin stays. True where that is new."""
+def suspect(connection: sqlite3.Connection, account: str, why: str, now_ms: int, *, owes: bool = False) -> bool:
+    """It does not prove what it owes; the pin stays. `owes`: more than that it only grew. True if new."""
     before = get(connection, account)
     connection.execute(
-        "UPDATE portal_pins SET suspect = CASE suspect WHEN 0 THEN ? ELSE suspect END, why = ? WHERE account = ?",
-        (now_ms, why, account),
+        "UPDATE portal_pins SET suspect = CASE suspect WHEN 0 THEN ? ELSE suspect END, why = ?, owes = max(owes, ?)"
+        " WHERE account = ?",
+        (now_ms, why, int(owes), account),
     )
     return before is not None and not before.suspect
+
+
+def clear(connection: sqlite3.Connection, account: str) -> None:
+    """Everything that it owed was proved after all."""
+    connection.execute("UPDATE portal_pins SET suspect = 0, why = '', owes = 0 WHERE account = ?", (account,))
 
 
 def freeze(connection: sqlite3.Connection, account: str, evidence: str, now_ms: int) -> bool:
@@ -167,6 +176,7 @@ def agree(connection: sqlite3.Connection, one: Heard, now_ms: int) -> None:
     )
 
 
-def _pin(row: tuple[str, str, str, int, bytes, str, int, int, int, str, int, str]) -> PinRow:
-    account, origin, keys, *rest = row
-    return PinRow(account, origin, tuple(keys.split("\n")), *rest)  # type: ignore[arg-type]
+def _pin(row: tuple[Any, ...]) -> PinRow:
+    account, origin, keys, size, root, note, time, fresh, since, why, owes, frozen, evidence = row
+    held = tuple(keys.split("\n"))
+    return PinRow(account, origin, held, size, root, note, time, fresh, since, why, bool(owes), frozen, evidence)

@@ -221,7 +221,15 @@ async def test_lies_in_a_feed_are_dropped_counted_and_told(home: Path) -> None:
         forged = bytearray(own)
         forged[-1] ^= 1
         pages = [feed(stranger.root.raw, stranger.container().raw, bytes(forged), b"junk", key="P1000")]
-        found.portal.answers = lambda transaction: pages.pop() if pages and transaction == "GetRecords" else None
+
+        def lying(transaction: str) -> Response | None:
+            if transaction != "GetRecords" or not pages:
+                return None
+            found.portal.mute = True  # what it would say of that cursor is another matter
+            return pages.pop()
+
+        await trio.testing.wait_all_tasks_blocked()  # the question that it holds now is not the one that gets the lies
+        found.portal.answers = lying
         found.one.nudge()
         await found.device.until(lambda: found.one.lies > 0)
         assert found.one.lies == 4

@@ -11,6 +11,7 @@ CREATE TABLE portal_pins (
     fresh       INTEGER NOT NULL,             -- ms: until when a newer checkpoint is not missed; 0 = the portal says none
     suspect     INTEGER NOT NULL DEFAULT 0,   -- ms since when it proves nothing more; 0 = it does
     why         TEXT NOT NULL DEFAULT '',
+    owes        INTEGER NOT NULL DEFAULT 0,   -- 1 = a newer checkpoint does not mend it: a receipt, or what a sibling saw
     frozen      INTEGER NOT NULL DEFAULT 0,   -- ms since when nothing from it is believed; 0 = it is
     evidence    TEXT NOT NULL DEFAULT ''      -- what a third party can check: JSON
 ) STRICT, WITHOUT ROWID;

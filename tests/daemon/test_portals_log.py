@@ -1,0 +1,132 @@
+"""Devices and the log of their portal: what is proved, what makes it suspect, and what freezes it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from harness import devices as harness
+from harness.lan import MemoryLan
+from harness.portal_http import HttpPortal
+from harness.portal_logged import LoggedPortal, logged
+from meshd.daemon.portal_state import Portal
+from meshd.daemon.portal_watch import Contradicted
+from meshd.daemon.portals import Portals
+from meshd.net.srv import Found, Services
+from meshd.store import portal_pins
+from meshd.store.portal_pins import PinRow
+
+ACCOUNT = "alice@example.net"
+
+
+async def no_dns(name: str) -> Found:
+    return Found()
+
+
+class World:
+    def __init__(self, home: Path) -> None:
+        self.lan = MemoryLan()
+        self.device = harness.blank(home, self.lan, "laptop")
+        self.portal = HttpPortal(now=lambda: int(time.time()))
+        self.log: LoggedPortal = logged(self.portal)
+        self.portals: Portals
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        self.portals = Portals(self.device.daemon, self.portal.client(), Services(no_dns))
+        await nursery.start(self.portals.run)
+
+    @property
+    def one(self) -> Portal:
+        return self.portals.running[ACCOUNT]
+
+    @property
+    def pin(self) -> PinRow:
+        pin = portal_pins.get(self.device.daemon.reader.connection, ACCOUNT)
+        assert pin is not None
+        return pin
+
+    async def until_in_step(self) -> None:
+        await self.device.until(lambda: ACCOUNT in self.portals.running and self.one.in_step)
+
+    def receipts(self) -> set[bytes]:
+        return {one.vid for one in portal_pins.receipts(self.device.daemon.reader.connection, ACCOUNT)}
+
+
+@asynccontextmanager
+async def world(home: Path) -> AsyncIterator[World]:
+    made = World(home)
+    try:
+        await harness.found(made.device)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(made.portal.run)
+            await made.start(nursery)
+            await made.portals.add(ACCOUNT, "", None, plain=True)
+            await made.until_in_step()
+            yield made
+            nursery.cancel_scope.cancel()
+    finally:
+        made.device.daemon.close()
+
+
+async def test_what_is_published_is_proved_and_the_receipt_is_kept(home: Path) -> None:
+    async with world(home) as found:
+        item = await found.device.add("example.net", "alice", "secret")
+        await found.until_in_step()
+        assert item.vid in found.receipts()
+        assert found.pin.size == found.log.entries.tree.size
+        assert found.one.view()["log"]["state"] == "verified"
+
+
+async def test_a_portal_that_gives_no_receipts_is_suspect_until_it_proves_what_it_owes(home: Path) -> None:
+    async with world(home) as found:
+        found.log.receipts = False
+        await found.device.add("example.net", "alice", "secret")
+        await found.device.until(lambda: found.pin.suspect > 0)
+        assert found.one.view()["log"]["state"] == "suspect"
+
+
+async def test_a_receipt_for_another_place_makes_the_portal_suspect(home: Path) -> None:
+    async with world(home) as found:
+        found.log.spoil = True
+        item = await found.device.add("example.net", "alice", "secret")
+        await found.device.until(lambda: found.pin.suspect > 0)
+        assert item.vid not in found.receipts()
+
+
+async def test_a_portal_that_shows_less_than_before_is_suspect_and_the_pin_stays(home: Path) -> None:
+    async with world(home) as found:
+        await found.device.add("example.net", "alice", "secret")
+        await found.until_in_step()
+        before = found.pin
+        found.log.entries = found.log.entries.fork(at=2, instead=[])
+        assert await found.one.watch.look() is None
+        assert found.pin.suspect and found.pin.size == before.size
+        assert found.one.view()["log"]["state"] == "suspect"
+
+
+async def test_a_portal_that_rewrites_its_history_is_frozen_with_evidence(home: Path) -> None:
+    async with world(home) as found:
+        await found.device.add("example.net", "alice", "secret")
+        await found.until_in_step()
+        entries = found.log.entries.entries
+        found.log.entries = found.log.entries.fork(at=0, instead=[b"another past", *entries[1:], b"more"])
+        with pytest.raises(Contradicted):
+            await found.one.watch.look()
+        assert found.pin.frozen and found.pin.evidence
+        assert found.one.view()["log"]["state"] == "contradicted"
+
+
+async def test_an_honest_portal_that_grows_and_rotates_its_key_is_not_accused(home: Path) -> None:
+    async with world(home) as found:
+        for place in range(6):
+            await found.device.add(f"{place}.example", "alice", "secret")
+            if place == 3:
+                found.log.entries.rotate()
+            await found.until_in_step()
+        assert not found.pin.suspect and not found.pin.frozen
+        assert found.one.view()["log"]["state"] == "verified"
