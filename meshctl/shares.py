@@ -26,6 +26,13 @@ _COLUMNS = 3
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[2J\x1b[H", "\x1b[2J\x1b[H\x1b[?1049l"
 
 
+def no_core() -> None:
+    """From here on this process leaves no core: it has seen a share."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 class Aside:
     """The alternate screen, for as long as the block lasts; nothing at all where there is no terminal."""
 

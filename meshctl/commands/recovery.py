@@ -62,6 +62,7 @@ def _create(args: argparse.Namespace, session: Session, *, replace: bool) -> int
         proof["master_file"] = passphrases.whole_file(args.master_file)
     if (secret := _share_passphrase(args, session, new=True)) is not None:
         wish["share_passphrase"] = secret
+    shares.no_core()
     told = session.client.post(path("recovery", "shares"), wish | proof)
     about = _about(session, wish)
     files: list[str] = []
@@ -185,6 +186,7 @@ def _typed_share(session: Session, *where: str) -> Json:
     terminal = session.terminal
     if not terminal.stdin.isatty():
         raise BadRequest("there is nobody to type a share", hint="--share-file F reads it")
+    shares.no_core()
     with shares.Aside(terminal):
         words = shares.typed(terminal)
         if not words:

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from harness import devices
 from harness.devices import mesh
-from harness.local_api import MASTER, NOW, Device, good, running
-from meshd.daemon import authoring, recovering, recovery_state
+from harness.lan import MemoryLan
+from harness.local_api import MASTER, NOW, Device, good, running, serving
+from meshd.daemon import authoring, drilling, names, recovering, recovery_state
 from meshd.daemon.background import with_pen
+from meshd.daemon.context import wait
 from meshd.profile import master, recovery, shares, vault, version
-from meshd.profile.claim import Kind
+from meshd.profile.claim import Kind, Role
 from meshd.store import versions
 
 Json = dict[str, Any]
@@ -268,6 +271,37 @@ async def test_other_devices_get_the_entry_and_the_commitments(home: Path) -> No
         raw = versions.raw
         await desktop.until(lambda: raw(desktop.daemon.reader.connection, made.entry.vid) is None)
         assert raw(desktop.daemon.reader.connection, newer.entry.vid) == newer.entry.raw
+
+
+async def test_a_removal_keeps_the_shares_and_wraps_new_keys_for_them(home: Path) -> None:
+    async with mesh(home, "laptop", "desktop", run=False) as (_, (laptop, _)), serving(laptop) as here:
+        if (saved := names.refresh(laptop.daemon)) is not None:
+            await wait(saved)
+        body = {"master_passphrase": "master passphrase", "threshold": 2, "shares": 2}
+        told = await here.post(f"{RECOVERY}/shares", body)
+        await here.post(f"{RECOVERY}/commit", {"token": told["token"], "master_passphrase": "master passphrase"})
+        await here.post("/v1/removals", {"devices": ["desktop"], "wait": 0})
+        assert all(await escrow_recipients(here))
+        assert (await drill(here, words(told)))["success"]
+        promoted = {"master_passphrase": "master passphrase", "new": "another"}
+        good(await here.ask("PUT", "/v1/master/passphrase", promoted))
+        assert (await drill(here, words(told)))["success"]
+
+
+async def test_a_new_admin_keeps_the_shares(home: Path) -> None:
+    lan = MemoryLan()
+    laptop, tower = devices.blank(home, lan, "laptop"), devices.blank(home, lan, "tower")
+    try:
+        master_key = await devices.found(laptop)
+        wish = recovering.Wish(shares.Scheme.simple(2, 2))
+        made, told, check = await recovering.prepare(laptop.daemon, master_key, wish)
+        await laptop.daemon.write(lambda pen: recovering.commit(pen, master_key, made))
+        await devices.admit(laptop, tower, Role.ADMIN, master_key)
+        key = await drilling.combine(told, "", check)
+        assert (await drilling.drill(laptop.daemon, key, (), ())).success
+    finally:
+        laptop.daemon.close()
+        tower.daemon.close()
 
 
 async def master_of(device: Any) -> Any:
