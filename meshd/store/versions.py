@@ -310,6 +310,14 @@ def changes(connection: sqlite3.Connection, after: int, limit: int) -> list[Chan
     return [Change(*row) for row in rows.fetchall()]
 
 
+def count_after(connection: sqlite3.Connection, seq: int, other: str) -> int:
+    """How many versions that can be handed on were committed after `seq`, without those that `other` signed."""
+    row = connection.execute(
+        "SELECT count(*) FROM versions WHERE seq > ? AND raw IS NOT NULL AND signer <> ?", (seq, other)
+    ).fetchone()
+    return int(row[0])
+
+
 def last_seq(connection: sqlite3.Connection) -> int:
     """The highest seq ever given."""
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'versions'").fetchone()

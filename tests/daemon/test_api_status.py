@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from harness.devices import Device as Home
 from harness.devices import mesh
 from harness.local_api import NOW, Device, StandInSiblings, good, running, serving
 from meshd.daemon import membership, names, status
 from meshd.daemon.context import wait
 from meshd.daemon.progress import Progress
 from meshd.daemon.siblings import Sibling
+from meshd.daemon.verifying import check
 from meshd.localapi import bodies
 from meshd.localapi.shapes import check_answer
 from meshd.store import peers, versions
@@ -78,6 +80,10 @@ async def test_two_devices_see_each_other_and_are_in_step(home: Path) -> None:
         assert now["discovery"]["state"] == "on"
 
 
+def raws(device: Home) -> dict[bytes, bytes]:
+    return {row[0]: row[1] for row in device.daemon.reader.query("SELECT vid, raw FROM versions WHERE kind = 8")}
+
+
 async def test_who_is_away_is_behind_by_what_was_written_since(home: Path) -> None:
     async with mesh(home, "laptop", "desktop") as (_, (laptop, desktop)), serving(laptop) as here:
         await here.get("/v1/wait", peer="desktop", timeout=20)
@@ -88,6 +94,14 @@ async def test_who_is_away_is_behind_by_what_was_written_since(home: Path) -> No
         (peer,) = (await here.get("/v1/status"))["peers"]
         assert (peer["connected"], peer["behind"]) == (False, 2)
         assert peer["last_seen"]
+        await desktop.add("its-own.example", "bob", "b")  # which comes by another way
+        lacking = [raw for vid, raw in raws(desktop).items() if vid not in laptop.holds()]
+        found = check(lacking, [None] * len(lacking), laptop.daemon.replica.directory)
+        replica = laptop.daemon.replica
+        await laptop.daemon.transact(lambda c, outcome: replica.accept(c, found.versions, laptop.now_ms(), outcome))
+        (peer,) = (await here.get("/v1/status"))["peers"]
+        assert peer["behind"] == 2
+        assert (await here.get("/v1/devices/desktop"))["behind"] == 2
 
 
 async def test_an_address_is_remembered_for_who_is_away(home: Path, rng) -> None:

@@ -128,6 +128,6 @@ def _whole(app: App, udf: str) -> dict[str, Any]:
         return view
     progress = status.connections(app).get(udf)
     sibling = app.siblings.known.get(udf) if app.siblings is not None else None
-    view["behind"] = status.behind(progress, known, status.newest_seq(connection))
+    view["behind"] = status.behind(connection, progress, known, status.newest_seq(connection))
     view["last_error"] = (sibling.last_error[:1024] or None) if sibling is not None else None
     return view
