@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,10 +31,12 @@ from meshd.daemon.portal_limits import Buckets
 from meshd.daemon.portal_metrics import Metrics
 from meshd.daemon.portal_service import Service
 from meshd.daemon.portal_tls import Certificate
+from meshd.daemon.portal_witnesses import COSIGNS, Witnesses
 from meshd.daemon.portal_writes import Applied
 from meshd.daemon.sequencer import Sequencer
 from meshd.errors import BadRequest, MeshError
 from meshd.net import systemd
+from meshd.net.portal_client import HttpClient
 from meshd.net.streams import STREAM_ERRORS, os_words
 from meshd.store.db import get_meta, set_meta
 
@@ -49,7 +52,14 @@ _log = logging.getLogger(__name__)
 class Portal:
     """One portal, running. Made by `open_portal`; `run` returns when it has stopped."""
 
-    def __init__(self, config: Config, directory: Path, *, fault: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        directory: Path,
+        *,
+        fault: Callable[[str], None] | None = None,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
         self.config = config
         self.directory = directory
         self.metrics = Metrics()
@@ -73,6 +83,8 @@ class Portal:
         )
         self.server = Server(self.service.handle, limits)
         self.figures = Server(self.service.figures, Limits(connections=64))
+        self.http = HttpClient(trust=trust)
+        self.witnesses = Witnesses(self.sequencer, self.http) if self.sequencer.log is not None else None
         self.addresses: list[str] = []  # where it listens, once it does
         self.metrics.gauges = {
             "connections": ("Connections now.", lambda: self.server.connections),
@@ -81,10 +93,26 @@ class Portal:
             "turns_waiting": ("Requests that wait to write.", lambda: self.sequencer.turns.waiting),
             "last_place": ("The last place of the log.", self.sequencer.view.last_index),
         }
+        log = self.sequencer.log
+        if log is not None:
+            self.metrics.gauges |= {
+                "log_size": ("Leaves under the newest checkpoint.", lambda: log.signed.size),
+                "log_time": ("When that was cosigned by this portal, UTC seconds.", lambda: log.signed.time),
+                "log_behind": (
+                    "1: a witness has seen more of the log, and nothing is written.",
+                    lambda: bool(log.ahead),
+                ),
+                "witnesses": ("Those that cosigned when last asked.", self._cosigning),
+            }
+
+    def _cosigning(self) -> int:
+        return sum(state == COSIGNS for state in self.witnesses.states.values()) if self.witnesses is not None else 0
 
     def _count(self, applied: Applied) -> None:
         self.metrics.versions += len(applied.places)
         self.metrics.accounts += applied.accounts
+        if applied.places and self.witnesses is not None:
+            self.witnesses.nudge()
         for what, mesh in applied.notices:
             _log.warning("%s in the mesh %s", what, mesh)
 
@@ -108,8 +136,14 @@ class Portal:
                     partial(portal_admin.serve, self.directory / SOCKET, self.sequencer, self.config.policy())
                 )
                 await self._remember()
+                if self.witnesses is not None:
+                    await self.witnesses.guard()
+                    nursery.start_soon(self.witnesses.run)
+                    nursery.start_soon(self.witnesses.keep_fresh)
                 task_status.started()
         finally:
+            with trio.CancelScope(shield=True):
+                await self.http.aclose()
             self.sequencer.close()
 
     async def _remember(self) -> None:

@@ -18,6 +18,7 @@ import msgspec
 from meshd.crypto.keys import SigningKey
 from meshd.daemon.portal_tree import reader
 from meshd.daemon.portal_view import place_of, stored_of, tid_of
+from meshd.errors import StoreBusy
 from meshd.portal import logleaf, records
 from meshd.portal.structures import Binary, ConsistencyProof, PeerStatus, ProofLink, TransferEntry
 from meshd.portal.view import LogPage, LogState
@@ -34,12 +35,17 @@ from meshd.tlog.note import Note, Signer, Verifier, add_lines
 from meshd.tlog.proof import Proof
 
 INTERVAL = 3600  # seconds between cosignatures of our own when nothing is written
+STALE_SECONDS = 2 * 24 * 3600  # since a peer last brought a checkpoint
 OVERLAP = 30 * 24 * 3600  # for which a key that was replaced signs beside the new one
 ORIGIN, WITNESS = "mmm-log", "mmm-witness"
 LOG_ROLE, WITNESS_ROLE = "log", "witness"
 MOST_PEERS = 64  # told in one Status
 MOST_LINKS = 64  # of each
 _ORIGIN_KEY = "log_origin"
+
+
+class LogBehind(StoreBusy):
+    """Somebody has seen more of this log than the store has: writing would make a second history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +140,20 @@ class Log:
         """Cosign again, and keep the note. Within a transaction."""
         now = int(self._clock())
         self.signed = replace(self.signed, note=cosignature.add(self.signed.note, self.witness, now), time=now)
-        self._keep(connection)
+        self.keep(connection)
 
     def merge(self, connection: sqlite3.Connection, text: str, lines: bytes, verifiers: Iterable[Verifier]) -> bool:
         """Take a witness's lines into the note, if that is still the newest. Within a transaction; SignatureError."""
         if self.signed.note.text != text:
             return False
         self.signed = replace(self.signed, note=add_lines(self.signed.note, lines, verifiers))
-        self._keep(connection)
+        self.keep(connection)
         return True
+
+    @property
+    def now(self) -> int:
+        """UTC seconds."""
+        return int(self._clock())
 
     @property
     def due(self) -> int:
@@ -150,7 +161,7 @@ class Log:
         return self.signed.time + self.interval
 
     def _signed(self, checkpoint: Checkpoint) -> Signed:
-        now = int(self._clock())
+        now = self.now
         note = checkpoints.sign(checkpoint, self._signers)
         return Signed(checkpoint, cosignature.add(note, self.witness, now), now)
 
@@ -168,9 +179,10 @@ class Log:
 
     def _again(self, connection: sqlite3.Connection) -> None:
         self.signed = self._signed(replace(self.signed.checkpoint, origin=self.origin))
-        self._keep(connection)
+        self.keep(connection)
 
-    def _keep(self, connection: sqlite3.Connection) -> None:
+    def keep(self, connection: sqlite3.Connection) -> None:
+        """Write the note down, as far as it has come. Within a transaction."""
         log_rows.set_note(connection, self.signed.size, self.signed.note.encode().decode())
 
     # --- proofs -------------------------------------------------------------------------------------------------------
@@ -188,10 +200,9 @@ class Log:
         hashes = tree.inclusion_proof(place - 1, signed.size, read)
         return Proof(place - 1, hashes, signed.note, found.salt + found.leaf).encode().decode()
 
-    def consistency(self, connection: sqlite3.Connection, old: int) -> tuple[bytes, ...] | None:
-        """From this size to the newest; None for one that this log never had."""
-        size = self.signed.size
-        return tree.consistency_proof(old, size, reader(connection)) if 0 <= old <= size else None
+    def proof(self, connection: sqlite3.Connection, old: int, size: int) -> tuple[bytes, ...]:
+        """That the tree of `size` leaves, which is signed, extends that of `old`."""
+        return tree.consistency_proof(old, size, reader(connection))
 
     # --- Status and Transfer ------------------------------------------------------------------------------------------
 
@@ -201,7 +212,7 @@ class Log:
         signed = self.signed
         proof = None
         if old_size is not None and old_size <= signed.size:
-            hashes = tree.consistency_proof(old_size, signed.size, reader(connection))
+            hashes = self.proof(connection, old_size, signed.size)
             proof = ConsistencyProof(old_size=old_size, new_size=signed.size, hashes=[Binary(one) for one in hashes])
         wanted = dict(peer_sizes)
         return LogState(
@@ -213,7 +224,7 @@ class Log:
             min_index=0,
             consistency=proof,
             peers=[
-                _peer_status(connection, peer, wanted.get(peer.origin))
+                _peer_status(connection, peer, wanted.get(peer.origin), self.now)
                 for peer in log_rows.peers(connection)[:MOST_PEERS]
                 if peer.log_keys
             ],
@@ -249,7 +260,7 @@ class Log:
                 break
             entries.append(_entry(row, found, full))
             end = row.seq
-        proof = tree.consistency_proof(end, target.size, reader(connection)) if entries else ()
+        proof = self.proof(connection, end, target.size) if entries else ()
         following = tid_of(end) if entries and end < target.size else None
         return LogPage(entries, place, following, target.note.encode().decode(), proof)
 
@@ -283,15 +294,16 @@ def _entry(row: rows.Row, found: log_rows.Leaf, full: bool) -> TransferEntry:
     )
 
 
-def _peer_status(connection: sqlite3.Connection, peer: log_rows.Peer, known: int | None) -> PeerStatus:
+def _peer_status(connection: sqlite3.Connection, peer: log_rows.Peer, known: int | None, now: int) -> PeerStatus:
     """What we know of a peer's log; `known` is the size that the caller has: the chain of proofs leads on from it."""
     steps = log_rows.proofs(connection, peer.origin, known, MOST_LINKS) if known is not None else []
+    stale = peer.state == "Consistent" and now - peer.seen > STALE_SECONDS
     return PeerStatus(
         origin=peer.origin,
         log_keys=list(peer.log_keys),
         checkpoint=peer.note,
         seen=payload.write_date(peer.seen) if peer.seen else None,
-        state=peer.state,
+        state="Stale" if stale else peer.state,
         proof_chain=[
             ProofLink(from_=before, to=size, hashes=[Binary(one) for one in hashes]) for before, size, hashes in steps
         ]

@@ -8,6 +8,7 @@ has come to its end may wait for more. Nothing of a request's content goes to th
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import time
@@ -18,14 +19,15 @@ import trio
 
 from meshd.crypto import base64url, jws
 from meshd.crypto.keys import RsaVerifyKey, VerifyKey
-from meshd.daemon import portal_metrics
+from meshd.daemon import portal_metrics, portal_witness
 from meshd.daemon.logging import told
 from meshd.daemon.portal_http import Request, Response
 from meshd.daemon.portal_limits import Buckets, is_local
+from meshd.daemon.portal_log import LogBehind
 from meshd.daemon.portal_metrics import Metrics
 from meshd.daemon.sequencer import Sequencer
 from meshd.errors import MeshError, SignatureError, StoreBusy
-from meshd.portal import codec, decide, headers, httpsig, reasons, verify
+from meshd.portal import codec, decide, headers, httpsig, reasons, rights, verify
 from meshd.portal.checked import Checked, ConnectComplete, ConnectStart, Create, Publish, Validate
 from meshd.portal.codec import Asked
 from meshd.portal.names import normalise_portal
@@ -37,6 +39,7 @@ HEALTH = ("/.well-known/mmm/health", "/healthz")
 LARGE = 32 * 1024  # bytes of a body from which reading it is worth a thread
 PAD_SECONDS = 0.06  # strangers' look-ups are answered after multiples of this
 RETRY_SECONDS = 5
+BEHIND_SECONDS = 600
 _WRITES = (Create, Publish, ConnectStart, ConnectComplete)
 _UNIFORM = frozenset({"Get", "GetRecords", "ValidateAccount", "CreateAccount", "ConnectStart", "ConnectStatus"})
 _log = logging.getLogger(__name__)
@@ -84,7 +87,9 @@ class Service:
     async def handle(self, request: Request) -> Response:
         path, _, query = request.target.partition("?")
         if path in HEALTH:
-            return Response(200, b'{"status":"ok"}\n' if not self.stopping else b'{"status":"stopping"}\n', codec.JSON)
+            return self._health()
+        if path.startswith(portal_witness.PREFIX):
+            return await self._witness(request)
         if path not in (headers.PATH, headers.PATH.rstrip("/")):
             return Response(404, b"nothing is here: the portal answers at /.well-known/mmm/\n")
         if request.method != "POST":
@@ -105,6 +110,29 @@ class Service:
         if status == Status.INTERNAL:
             self.metrics.failures += 1
         return self._answer(asked, decision, wait)
+
+    def _health(self) -> Response:
+        log = self.sequencer.log
+        ahead = log.ahead if log is not None else None
+        shown: dict[str, object] = {"status": "stopping" if self.stopping else "behind" if ahead is not None else "ok"}
+        if ahead is not None:
+            shown["reason"] = ahead
+        if log is not None:
+            shown["log"] = {"origin": log.origin, "size": log.signed.size, "time": log.signed.time}
+        return Response(503 if ahead is not None else 200, json.dumps(shown).encode() + b"\n", codec.JSON)
+
+    async def _witness(self, request: Request) -> Response:
+        address = self._address(request)
+        if self._behind_proxy or not is_local(address):
+            wait = self._buckets.take("add-checkpoint", address, trio.current_time())
+            if wait:
+                self.metrics.throttled += 1
+                return Response(429, b"too many checkpoints\n", headers=(("Retry-After", str(max(1, round(wait)))),))
+        try:
+            return await portal_witness.answer(self.sequencer, request)
+        except MeshError as exc:
+            _log.error("a checkpoint was not cosigned: %s", told(exc))
+            return Response(503, b"not now\n")
 
     async def _decode(self, request: Request) -> Asked:
         extensions = headers.read_extensions(request.headers.get(headers.EXTENSIONS))
@@ -161,6 +189,9 @@ class Service:
             decision = await self._ask(request, checked, context)
         except _NotVerified:
             return decide.refusal(asked.transaction, context, SignatureError()), _Wait()
+        except LogBehind as exc:
+            _log.warning("nothing is written: %s", exc)
+            return rights.refuse(asked.transaction, context, Status.OVERLOAD, Reason.BEHIND), _Wait(BEHIND_SECONDS)
         except StoreBusy as exc:
             _log.warning("told to come again: %s", told(exc))
             return self._busy(asked, context), _Wait(RETRY_SECONDS)

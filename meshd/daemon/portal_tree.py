@@ -63,6 +63,11 @@ class Tree:
         log_rows.put_checkpoint(connection, edge.size, edge.root(), int(self._clock()))
         self._next = edge
 
+    @property
+    def growing(self) -> bool:
+        """Has the transaction at hand added leaves?"""
+        return self._next is not None
+
     def sealed(self) -> bool:
         """What was sealed is durable. False: there was nothing."""
         if self._next is None:

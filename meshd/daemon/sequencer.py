@@ -11,6 +11,7 @@ transaction, and `apply` — which is all that another store would have to offer
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
@@ -22,7 +23,7 @@ import msgspec
 import trio
 
 from meshd.daemon.portal_authorities import Authorities, Moves
-from meshd.daemon.portal_log import INTERVAL, Log
+from meshd.daemon.portal_log import INTERVAL, Log, LogBehind
 from meshd.daemon.portal_tree import Tree
 from meshd.daemon.portal_view import SqliteView, place_of, tid_of
 from meshd.daemon.portal_writes import Applied, Writing
@@ -161,6 +162,7 @@ class Sequencer:
         create: bool = True,
         domain: str = "",
         interval: int = INTERVAL,
+        clock: Callable[[], float] = time.time,
         told: Callable[[Applied], None] = lambda applied: None,
         fault: Callable[[str], None] | None = None,
     ) -> None:
@@ -175,17 +177,17 @@ class Sequencer:
         self._writing = SqliteView(connection, Authorities(connection))
         self.log: Log | None = None
         try:
-            self._tree = Tree(connection)
+            self._tree = Tree(connection, clock=clock)
             self._tree.catch_up(connection)
             known = (get_meta(connection, "domain") or domain.encode()).decode()
             if known and domain in ("", known):  # of another domain: whoever runs it will refuse
-                self.log = Log(connection, known, self._tree.edge, interval=interval)
+                self.log = Log(connection, known, self._tree.edge, interval=interval, clock=clock)
         except BaseException:
             self._reading.close()
             self._database.close()
             raise
         self._apply = Writing(self._writing, self._tree.place)
-        self._writer = Writer(self._database, self._forget, fault=fault, last=self._tree.seal, durable=self._sign)
+        self._writer = Writer(self._database, self._forget, fault=fault, last=self._seal, durable=self._sign)
         reader = self._reading.connection
         self.view = SqliteView(reader, Authorities(reader, self._moves))
         self.view.log = self._writing.log = self.log
@@ -199,6 +201,12 @@ class Sequencer:
         """Something was rolled back; the writer's thread."""
         self._writing.forget()
         self._tree.reset(self._database.connection)
+
+    def _seal(self, connection: sqlite3.Connection) -> None:
+        """The last thing in each transaction; the writer's thread."""
+        self._tree.seal(connection)
+        if self._tree.growing and self.log is not None:
+            self.log.keep(connection)  # the note of the checkpoint before, which costs no commit of its own
 
     def _sign(self) -> None:
         """The COMMIT returned, and nobody was told; the writer's thread."""
@@ -231,7 +239,9 @@ class Sequencer:
 
     async def decide(self, checked: Checked, context: Context, who: str) -> Decision:
         """Decide and commit; returns when it is on disk. `who` is whose turn it uses. StoreError: nothing happened,
-        or nobody knows whether it did — all of it may be asked again."""
+        or nobody knows whether it did — all of it may be asked again. LogBehind: this store is an old copy."""
+        if self.log is not None and self.log.ahead is not None:
+            raise LogBehind(self.log.ahead)
         if isinstance(checked, Publish) and checked.batch:
             return await self._batch(checked, context, who)
         async with self.turns.turn(who):

@@ -1,4 +1,4 @@
-"""HTTP/1.1 from the client's side: POST a body, get an answer, keep the connection for the next one.
+"""HTTP/1.1 from the client's side: send a body, get an answer, keep the connection for the next one.
 
 h11 parses and keeps the rules; this file moves the bytes and keeps the clock. Everything that a portal may send is
 bounded, in size and in time, and nothing is retried here: requests are signed once each, so whoever asks again signs
@@ -92,6 +92,15 @@ class HttpClient:
 
         NetworkError, ConnectionLost (worth another try); RemoteProtocolError for what is no HTTP, or too much of it.
         """
+        return await self._exchanged("POST", place, path, headers, body, most, within)
+
+    async def get(self, place: Place, path: str, *, most: int, within: float = ANSWER_SECONDS) -> HttpAnswer:
+        """As `post`, without a body."""
+        return await self._exchanged("GET", place, path, {}, b"", most, within)
+
+    async def _exchanged(
+        self, method: str, place: Place, path: str, headers: Mapping[str, str], body: bytes, most: int, within: float
+    ) -> HttpAnswer:
         kept = self._take(place)
         reused = kept is not None
         if kept is None:
@@ -103,7 +112,7 @@ class HttpClient:
             begun = True
 
         try:
-            answer = await _exchange(kept, place, path, headers, body, most, within, answered)
+            answer = await _exchange(kept, method, place, path, headers, body, most, within, answered)
         except STREAM_ERRORS as exc:
             await trio.aclose_forcefully(kept.stream)
             error = stream_error(exc)
@@ -170,6 +179,7 @@ class HttpClient:
 
 async def _exchange(
     kept: _Kept,
+    method: str,
     place: Place,
     path: str,
     headers: Mapping[str, str],
@@ -178,9 +188,13 @@ async def _exchange(
     within: float,
     answered: Callable[[], None],
 ) -> HttpAnswer:
-    listed = [("Host", place.authority), *headers.items(), ("Content-Length", str(len(body)))]
-    head = h11.Request(method="POST", target=path, headers=listed)
-    data = (kept.http.send(head) or b"") + (kept.http.send(h11.Data(data=body)) or b"")
+    listed = [("Host", place.authority), *headers.items()]
+    if method == "POST":
+        listed.append(("Content-Length", str(len(body))))
+    head = h11.Request(method=method, target=path, headers=listed)
+    data = kept.http.send(head) or b""
+    if body:
+        data += kept.http.send(h11.Data(data=body)) or b""
     data += kept.http.send(h11.EndOfMessage()) or b""
     with trio.fail_after(within):
         await kept.stream.send_all(data)

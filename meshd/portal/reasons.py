@@ -34,6 +34,7 @@ class Reason(enum.Enum):
     TOO_LARGE = "too-large"
     QUOTA = "quota"
     BUSY = "busy"
+    BEHIND = "behind"
     WAITING = "waiting"
     COMPAT = "compat"
     PAGE_KEY = "page-key"
@@ -129,6 +130,11 @@ _TEXTS: dict[Reason, tuple[str, str, str]] = {
         "Too many requests: try again later",
         "Zu viele Anfragen: später noch einmal versuchen",
         "Trop de demandes : réessayez plus tard",
+    ),
+    Reason.BEHIND: (
+        "This portal was restored from an old copy and takes nothing new until its operator has decided how to go on",
+        "Dieses Portal stammt aus einer alten Kopie und nimmt nichts an, bis sein Betreiber entschieden hat",
+        "Ce portail a été restauré d'une ancienne copie et n'accepte rien tant que son exploitant n'a pas décidé",
     ),
     Reason.WAITING: (
         "Too many devices wait for an answer",

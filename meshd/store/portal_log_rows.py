@@ -177,11 +177,6 @@ def saw(connection: sqlite3.Connection, origin: str, size: int, root: bytes, not
     )
 
 
-def set_state(connection: sqlite3.Connection, origin: str, state: str) -> None:
-    """What is known of a peer; nothing replaces Equivocated."""
-    connection.execute("UPDATE log_peers SET state = ? WHERE origin = ? AND state <> 'Equivocated'", (state, origin))
-
-
 def equivocated(connection: sqlite3.Connection, origin: str, evidence: str) -> None:
     connection.execute(
         "UPDATE log_peers SET state = 'Equivocated', evidence = ? WHERE origin = ? AND evidence IS NULL",

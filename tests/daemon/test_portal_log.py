@@ -232,7 +232,7 @@ async def test_a_store_of_before_gets_leaves_for_all_that_it_has(home):
         await written(portal, 7)
     with open_portal(path) as database:
         for table in ("leaves", "nodes", "checkpoints", "log_keys"):
-            database.connection.execute(f"DELETE FROM {table}")  # noqa: S608
+            database.connection.execute(f"DELETE FROM {table}")
     with engine(path) as portal:
         assert checkpoint_of((await portal.status()).checkpoint_value, portal).size == 7
         await written(portal, 3, "bob")
@@ -279,7 +279,7 @@ async def test_a_checkpoint_that_a_crash_left_unsigned_is_signed_the_same_at_the
         await written(portal, 4)
         before = Note.parse(((await portal.status()).checkpoint_value or "").encode())
         with open_portal(path, readonly=True) as database:
-            assert database.query("SELECT count(note) FROM checkpoints") == [(0,)]
+            assert database.query("SELECT note FROM checkpoints WHERE size = 4") == [(None,)]
     with engine(path) as portal:
         again = Note.parse(((await portal.status()).checkpoint_value or "").encode())
         assert again.text == before.text and again.signatures[0] == before.signatures[0]

@@ -277,7 +277,9 @@ async def test_health_and_figures_name_nobody(home):
     async with portal_server(home) as running:
         client = await opened(running, alice)
         answer = await client.send(b"GET /.well-known/mmm/health HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
+        shown = json.loads(answer.body)
+        assert (answer.status, shown["status"], shown["log"]["size"]) == (200, "ok", 1)
+        assert "meshd_portal_log_size 1" in running.portal.metrics.text().decode()
         text = running.portal.metrics.text().decode()
         assert 'meshd_portal_requests_total{transaction="CreateAccount",status="201"} 1' in text
         assert "meshd_portal_versions_total 1" in text
