@@ -311,7 +311,8 @@ EVENT = record(
         "time": TIME,
         "type": text(
             "reset (with `snapshot`: a whole status), mesh, device, item, conflict, peer, invitation, connection, "
-            "lock, health, vault, rotation, draft, stale, import, undo, master; unknown types are to be ignored",
+            "lock, health, vault, rotation, draft, stale, import, undo, master, recovery; unknown types are to be "
+            "ignored",
             most=64,
         ),
     },
