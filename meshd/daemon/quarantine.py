@@ -79,14 +79,16 @@ def every(
     return entries
 
 
-def count(connection: sqlite3.Connection, keyring: Keyring | None, signer: str | None = None) -> int:
-    """How many of `every` are worth a look, as lists show them: the newest of each, without what was imported. Of one
-    signer, or all. Where there are very many, imported ones are not looked for."""
+def count(connection: sqlite3.Connection, keyring: Keyring | None, items_of: str | None = None) -> int:
+    """How many of `every` are worth a look, as lists show them: the newest of each, without what was imported;
+    `items_of`: only the items that this device signed. Where there are very many, imported ones are not looked for."""
     rows = connection.execute(
         "SELECT vid, kind, identifier, signer, token FROM versions WHERE state <> 1 AND state = 3"
     ).fetchall()
     replaced = {parent for row in rows for parent in links.parse(row[4]).p}
-    found = [row[:3] for row in rows if row[0] not in replaced and signer in (None, row[3])]
+    found = [row[:3] for row in rows if row[0] not in replaced and items_of in (None, row[3])]
+    if items_of is not None:
+        found = [row for row in found if row[1] == Kind.ITEM]
     if keyring is None or len(found) > MANY:
         return len(found)
     return sum(kind != Kind.ITEM or not _imported(connection, keyring, name, vid) for vid, kind, name in found)

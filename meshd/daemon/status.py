@@ -420,7 +420,7 @@ def _quarantine(daemon: Daemon, own: str | None, health: Health) -> None:
     if own and (mine := health.read(lambda: quarantine.count(connection, keyring, own), 0)):
         health.add(
             "unshared",
-            f"{mine} of them were written on this device after others had removed it: no other device need have them.",
+            f"{mine} items were written on this device after others had removed it: no other device need have them.",
             "write down what matters before meshctl wipe: meshctl quarantine list, quarantine show ID --reveal",
         )
 

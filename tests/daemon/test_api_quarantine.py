@@ -85,7 +85,7 @@ async def test_a_removed_device_says_what_it_wrote_that_counts_nowhere(home: Pat
             lambda connection, outcome: phone.daemon.replica.accept(connection, found.versions, phone.now_ms(), outcome)
         )
         told = {one["code"]: one["message"] for one in (await there.get("/v1/status"))["health"]}
-        assert "removed" in told and told["unshared"].startswith("2 of them were written on this device")
+        assert "removed" in told and told["unshared"].startswith("2 items were written on this device")
         listed = (await there.get("/v1/quarantine"))["quarantine"]
         assert {one["title"] for one in listed} == {"a.example", "new.example"}
         assert all(one["why"].startswith("this device wrote it") for one in listed)
