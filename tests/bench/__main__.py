@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from bench import authority, change, commands, figures, first_sync, idle, log, machine, pairing, removal
+from bench import authority, change, commands, figures, first_sync, idle, log, log_portal, machine, pairing, removal
 from bench.figures import Section
 from bench.lab import Lab
 from harness.daemons import Household
@@ -29,6 +29,7 @@ BENCHES: dict[str, Callable[[Lab, bool], Section]] = {
     "authority": authority.run,
     "removal": removal.run,
     "log": log.run,
+    "log-portal": log_portal.run,
 }
 
 
