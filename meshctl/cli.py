@@ -93,6 +93,7 @@ COMMANDS: dict[str, Row | dict[str, Row]] = {
         "status": ("recovery", "what there is to recover from, where it is held, and the last drill"),
         "refresh": ("recovery", "new shares in place of those that there are"),
         "revoke": ("recovery", "have no shares any more"),
+        "restore": ("recovery_restore", "bring the mesh back to this device, from shares"),
     },
     "wipe": ("master", "delete this device's keys and everything it holds"),
     "version": ("version", "releases of meshctl and meshd"),

@@ -35,7 +35,7 @@ def init(args: argparse.Namespace, session: Session) -> int:
         body["passphrase"] = device
     if args.force:
         body["force"] = True
-    master = _new_master(args, session)
+    master = new_master(args, session)
     if master == device:
         terminal.talk(
             "warning: both passphrases are the same, so whoever learns this device's can replace the mesh's admins"
@@ -87,7 +87,8 @@ def device_passphrase(args: argparse.Namespace, session: Session) -> str | None:
     return passphrases.ask_new(session.terminal, "Passphrase for this device") if given is None else given
 
 
-def _new_master(args: argparse.Namespace, session: Session) -> str:
+def new_master(args: argparse.Namespace, session: Session) -> str:
+    """A master passphrase to be: from the option, or a phrase that is offered, or what is typed instead of it."""
     terminal = session.terminal
     if args.master_passphrase_file is not None:
         return passphrases.from_file(args.master_passphrase_file, terminal)

@@ -30,7 +30,7 @@ MAX_BYTES = 16 * 1024 * 1024  # of profiles in one introduction
 SECONDS = 60.0
 
 
-class _Frames:
+class Frames:
     """Whole frames from a stream."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
@@ -62,7 +62,7 @@ async def receive(daemon: Daemon, stream: trio.abc.Stream) -> None:
     """The server's side: take profiles that extend ours, then show what the caller lacks."""
     with _in_time():
         await streams.send(stream, messages.encode(_hello(daemon)))
-        frames = _Frames(stream)
+        frames = Frames(stream)
         frames.allow_long()
         caller = await frames.next()
         if not isinstance(caller, HelloInfo):
@@ -76,7 +76,7 @@ async def receive(daemon: Daemon, stream: trio.abc.Stream) -> None:
 async def hand_over(daemon: Daemon, stream: trio.abc.Stream) -> int:
     """The client's side: show what the server lacks, and take what it shows; returns how many profiles were shown."""
     with _in_time():
-        frames = _Frames(stream)
+        frames = Frames(stream)
         frames.allow_long()
         server = await frames.next()
         if not isinstance(server, HelloInfo):
@@ -95,7 +95,7 @@ def _hello(daemon: Daemon) -> HelloInfo:
     return HelloInfo(daemon.store_id(), snapshot.own, clock_ms=daemon.now_ms(), heads=snapshot.heads)
 
 
-async def _take(daemon: Daemon, frames: _Frames) -> None:
+async def _take(daemon: Daemon, frames: Frames) -> None:
     """Profiles up to the other side's close, in one transaction."""
     raws: list[bytes] = []
     while isinstance(message := await frames.next(), Profiles):

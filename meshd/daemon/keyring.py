@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from meshd.crypto import sealing
-from meshd.crypto.keys import Rng
+from meshd.crypto.keys import DecryptKey, Rng
 from meshd.daemon import snapshot
 from meshd.errors import DecryptError, Denied, FormatError, NotFound
 from meshd.profile import links, vault, version
@@ -50,10 +50,23 @@ class Keyring:
         self.vaults: dict[str, Opened] = {}
         self._keys: dict[str, bytes] = {}
         self._containers: dict[bytes, Container | None] = {}  # by vid; None: not for this device
+        self._lent: tuple[DecryptKey, ...] = ()
         self.said: dict[bytes, str | None] = {}  # Group items by vid: which device each head names
 
     def __repr__(self) -> str:
         return f"Keyring({len(self.vaults)} vaults)"
+
+    def lend(self, keys: Iterable[DecryptKey]) -> None:
+        """Open containers with these keys too, in memory alone: a recovery has the master escrow key until every vault
+        is wrapped for this device. An empty list takes them back. What is there is opened by the next `refresh`."""
+        self._lent = tuple(keys)
+        if self._lent:
+            self._containers = {vid: opened for vid, opened in self._containers.items() if opened is not None}
+
+    @property
+    def deks(self) -> tuple[DecryptKey, ...]:
+        """What opens containers: this device's keys, and those lent."""
+        return (*self.device.deks, *self._lent)
 
     def key(self, kid: str) -> bytes:
         """The 32 bytes of a vault key; DecryptError."""
@@ -118,7 +131,7 @@ class Keyring:
         return found
 
     def _opens(self, parsed: Parsed) -> Container | None:
-        for key in self.device.deks:
+        for key in self.deks:
             try:
                 return vault.open_container(parsed, key)
             except (DecryptError, FormatError):

@@ -17,6 +17,8 @@ from meshd.portal.messages import (
     CreateResponse,
     GetRequest,
     GetResponse,
+    PublishRequest,
+    PublishResponse,
     ValidateRequest,
     ValidateResponse,
 )
@@ -80,6 +82,17 @@ async def open_account(daemon: Daemon, link: Link, invite: str | None = None) ->
     except Exists as exc:
         reason = f": {name.reason}" if name.valid is False and name.reason else ""
         raise Exists(f"{account} can't be had{reason[:200]}", hint="choose another name") from exc
+
+
+async def come_back(daemon: Daemon, link: Link, shown: Sequence[Parsed]) -> bool:
+    """Show a portal that does not know this device the profiles by which the master key listed it: after a recovery
+    nobody else is there to do it. False where there are none. Denied, NetworkError …"""
+    raws = daemon.profiles_beyond([one.claim.vid for one in shown])
+    found = [version.parse(raw) for raw in raws[:MAX_SHOWN]]
+    if not found or found[0].claim.signer != daemon.snapshot.mesh:
+        return False
+    await link.ask("Publish", PublishRequest(entries=[version.to_json(one) for one in found]), PublishResponse)
+    return True
 
 
 def chain_rows(daemon: Daemon, vids: Sequence[bytes]) -> list[ChainRow]:

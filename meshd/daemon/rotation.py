@@ -156,7 +156,7 @@ def _same(opened: Opened, keyring: Keyring) -> bool:
 
 
 def _open(head: version.Parsed, keyring: Keyring) -> Container | None:
-    for key in keyring.device.deks:
+    for key in keyring.deks:
         try:
             return vault.open_container(head, key)
         except (DecryptError, FormatError):

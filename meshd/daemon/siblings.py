@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from meshd.daemon import introduction
+from meshd.crypto import certs
+from meshd.daemon import introduction, recovery_door
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.pins import Pins
 from meshd.daemon.presence import Presence, Sighted
@@ -70,6 +71,7 @@ class Siblings:
         self._callers: dict[str, int] = {}  # host → its connections that have not proven anything yet
         self.lies: dict[str, tuple[int, float]] = {}  # UDF → (strikes, when the last conversation with them ended)
         self._pins = Pins(daemon)
+        self._door = recovery_door.Door(daemon)
         daemon.heard_all = self._heard_all
         self._presence = Presence(daemon, network, lambda: self.port, self._seen, self._gone)
 
@@ -159,7 +161,8 @@ class Siblings:
             given = await streams.receive_exactly(stream, knock.ANSWER_SIZE)
         if scope.cancelled_caught:
             raise NetworkError("no knock came in time")
-        mode, _ = knock.check(given, challenge, tier1.discovery)
+        doors = recovery_door.doors(self._daemon)
+        mode, fitting = knock.check(given, challenge, tier1.discovery, [key for key, _ in doors])
         contexts = self._pins.contexts()
         if mode is knock.Mode.SYNC:
             if not self._daemon.snapshot.is_member:
@@ -174,7 +177,9 @@ class Siblings:
             for gone in self._daemon.snapshot.gone & self.known.keys():
                 self.known[gone].nudge()  # it may be one of these that was refused and does not know why
         else:
-            raise Refused("recovery is not served here")
+            certificate = certs.device_certificate(tier1.dak)
+            trust = tls.recovery_server_context(certificate, certs.private_pem(tier1.dak))
+            await self._door.serve(await tls.wrap_server(stream, trust), certificate, doors[fitting][1])
 
     # --- calling ------------------------------------------------------------------------------------------------------
 

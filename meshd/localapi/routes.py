@@ -14,6 +14,7 @@ from meshd.localapi.route import CONNECTED, MAX_BODY, RUNNING, UNLOCKED, Route
 from meshd.localapi.routes_admin import ADMIN_ROUTES
 from meshd.localapi.routes_portal import PORTAL_ROUTES
 from meshd.localapi.routes_recovery import RECOVERY_ROUTES
+from meshd.localapi.routes_restore import RESTORE_ROUTES
 from meshd.localapi.shapes import Json, boolean, check_request, integer, number, read_query, record, text
 
 __all__ = ["CONNECTED", "MAX_BODY", "MAX_IMPORT", "ROUTES", "RUNNING", "UNLOCKED", "Match", "Route"]
@@ -230,6 +231,7 @@ ROUTES: tuple[Route, ...] = (
     *ADMIN_ROUTES,
     *PORTAL_ROUTES,
     *RECOVERY_ROUTES,
+    *RESTORE_ROUTES,
 )
 
 

@@ -23,6 +23,7 @@ from meshd.net.streams import STREAM_ERRORS, stream_error
 
 ALPN_SYNC = "mmm-sync/1"
 ALPN_INTRO = "mmm-intro/1"
+ALPN_RECOVERY = "mmm-recovery/1"
 ALPN_PAIR = "mmm-pair/1"
 HANDSHAKE_SECONDS = 10.0
 _ALERT_SECONDS = 1.0
@@ -70,6 +71,18 @@ def intro_server_context(certificate: bytes, key_pem: bytes) -> Trust:
 def intro_client_context(pins: Iterable[bytes]) -> Trust:
     """Introduce news to one of the devices pinned, without showing a certificate."""
     return _pinned(_bare(ssl.PROTOCOL_TLS_CLIENT, ALPN_INTRO), pins, ALPN_INTRO)
+
+
+def recovery_server_context(certificate: bytes, key_pem: bytes) -> Trust:
+    """Serve whoever can name a recovery entry; what he may have he proves inside."""
+    return _one_sided_server(certificate, key_pem, ALPN_RECOVERY)
+
+
+def recovery_client_context() -> Trust:
+    """Reach anybody: what comes is believed for what is signed and sealed in it, and not for who sends it."""
+    context = _bare(ssl.PROTOCOL_TLS_CLIENT, ALPN_RECOVERY)
+    context.verify_mode = ssl.CERT_NONE
+    return Trust(context, ALPN_RECOVERY, None)
 
 
 async def wrap_server(stream: Stream, trust: Trust, *, within: float = HANDSHAKE_SECONDS) -> TlsStream:

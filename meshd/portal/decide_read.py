@@ -1,7 +1,8 @@
 """Get and GetRecords: what a portal shows, and to whom.
 
-Anybody may read a personal profile, by account or by Identifier, and an offline escrow entry by its exact name: who
-lost every device has nothing else. All else is for current devices of the account. A mesh's feed is everything stored
+Anybody may read a personal profile with its whole history, by account or by Identifier, and an offline escrow entry by
+its exact name: who lost every device has nothing else, and can't judge a profile without those that it builds on. All
+else is for current devices of the account. A mesh's feed is everything stored
 for it, in the order of the log, quarantined versions too: who reads it judges for himself. What nobody has and what the
 asker may not see are answered alike.
 """
@@ -22,6 +23,7 @@ from meshd.profile.claim import Kind
 
 _KINDS = (Kind.PERSONAL, Kind.OFFLINE_ESCROW, Kind.CONTAINER, Kind.ITEM, Kind.ONLINE_ESCROW)
 USER_PROFILE, UNIQUE_ID, TYPE = "UserProfile", "UniqueID", "Type"
+PERSONAL = "SignedPersonalProfile"
 _TERMS = frozenset({USER_PROFILE, UNIQUE_ID, TYPE})
 
 
@@ -87,7 +89,9 @@ def _feed(checked: Get, context: Context, view: View) -> Decision:
     mesh = _mesh(terms.get(USER_PROFILE, ""), context, view)
     if mesh is None or context.plain or not terms.keys() <= _TERMS:
         return _nothing(checked, context)
-    if rights.caller_device(context, view, mesh) is None:
+    known = rights.caller_device(context, view, mesh) is not None
+    account = view.mesh_account(mesh)
+    if not known and (terms.get(TYPE) != PERSONAL or account is None or account.status == CLOSED):
         return _nothing(checked, context)
     constraints, policy = checked.constraints, context.policy
     last = view.last_index()
@@ -107,7 +111,7 @@ def _feed(checked: Get, context: Context, view: View) -> Decision:
     fitting = _page(found, min(constraints.max_bytes or policy.page_bytes, policy.page_bytes))
     page_key = page_key_of(fitting[-1].index if fitting else after)
     shown = [one for one in fitting if _fits(one, terms)]
-    waiting = mesh if not found else None
+    waiting = mesh if known and not found else None
     items = [records.data_item(one) for one in shown]
     if checked.records:
         return rights.accept(transaction, feed=waiting, data_items=items, page_key=page_key)

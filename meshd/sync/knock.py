@@ -11,12 +11,14 @@ import enum
 import hmac
 from collections.abc import Sequence
 
+from meshd.crypto import sealing
 from meshd.errors import FormatError, Refused, RemoteProtocolError
 
 CHALLENGE_SIZE = 16
 NONCE_SIZE = 16
 ANSWER_SIZE = 1 + NONCE_SIZE + 32
 _LABEL = b"knock/1"
+_RECOVERY = b"mmm-recovery/1 knock"
 
 
 class Mode(enum.IntEnum):
@@ -34,8 +36,14 @@ def answer(mode: Mode, key: bytes, server16: bytes, nonce16: bytes) -> bytes:
     return bytes([mode]) + nonce16 + _proof(key, mode, server16, nonce16)
 
 
-def check(answer: bytes, server16: bytes, keys: Sequence[bytes]) -> tuple[Mode, int]:
-    """The mode asked for, and which of `keys` the caller knocked with (the first, if one is held twice).
+def recovery_key(identifier: str) -> bytes:
+    """What somebody knocks with who has the shares of this recovery entry, and so can name it."""
+    return sealing.hkdf(identifier.encode("ascii"), _RECOVERY)
+
+
+def check(answer: bytes, server16: bytes, keys: Sequence[bytes], recovery: Sequence[bytes] = ()) -> tuple[Mode, int]:
+    """The mode asked for, and which of `keys` the caller knocked with (the first, if one is held twice); for mode 3,
+    which of `recovery`, and no other.
 
     Every key is tried, whichever fits: the time taken tells nothing about them. RemoteProtocolError for what is no
     answer or asks for an unknown mode, Refused if no key fits.
@@ -49,7 +57,8 @@ def check(answer: bytes, server16: bytes, keys: Sequence[bytes]) -> tuple[Mode, 
     except ValueError:
         raise RemoteProtocolError(f"a knock of mode {answer[0]}") from None
     nonce16, proof = answer[1 : 1 + NONCE_SIZE], answer[1 + NONCE_SIZE :]
-    fitting = [hmac.compare_digest(_proof(key, mode, server16, nonce16), proof) for key in keys]
+    tried = recovery if mode is Mode.RECOVERY else keys
+    fitting = [hmac.compare_digest(_proof(key, mode, server16, nonce16), proof) for key in tried]
     if True not in fitting:
         raise Refused("a knock with a key that is not held here")
     return mode, fitting.index(True)

@@ -1,0 +1,121 @@
+"""`meshctl recovery restore`: the mesh comes back to this device, from shares and whoever holds its ciphertext."""
+
+from __future__ import annotations
+
+from meshctl import passphrases, shares
+from meshctl.answers import counted, number, records, text
+from meshctl.client import path
+from meshctl.commands.mesh import device_name, device_passphrase, new_master
+from meshd.errors import BadRequest, MeshError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from meshctl.answers import Json
+    from meshctl.session import Session
+
+ALL = "all"
+
+
+def recovery_restore_arguments(parser: argparse.ArgumentParser) -> None:
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--account", metavar="NAME@PORTAL", help="look for the mesh at this account")
+    where.add_argument("--lan", action="store_true", help="look for a device or relay of it on this network")
+    parser.add_argument("--address", metavar="HOST:PORT", help="where the portal or the device is reached")
+    parser.add_argument("--insecure-http", action="store_true", help="reach the portal without TLS, for a test")
+    parser.add_argument("--share-file", metavar="F", action="append", help="a file that holds a share; repeat it")
+    parser.add_argument(
+        "--share-passphrase-file", metavar="F", help="the passphrase of the shares, where they have one"
+    )
+    parser.add_argument("--check", metavar="LETTERS", help="what stands beside the shares")
+    parser.add_argument("--name", metavar="NAME", help="name of this device (default: the host's)")
+    passphrases.device_arguments(parser)
+    passphrases.master_arguments(parser)
+    parser.add_argument("--no-passphrase", action="store_true", help="keep this device's keys unsealed (needs --force)")
+    parser.add_argument("--force", action="store_true", help="allow an admin without a passphrase")
+    parser.add_argument(
+        "--lost", metavar="NAME", action="append", help="remove this device of the mesh, or all; repeat it"
+    )
+    parser.add_argument("--yes", action="store_true", help="ask nothing: devices not named lost stay")
+
+
+def recovery_restore(args: argparse.Namespace, session: Session) -> int:
+    terminal = session.terminal
+    inside = bool(session.client.get(path("status")).get("mesh"))
+    if not inside and args.account is None and not args.lan:
+        raise BadRequest(
+            "where is the mesh to be looked for?", hint="at a portal: --account NAME@PORTAL; on this network: --lan"
+        )
+    body: dict[str, object] = {"shares": _shares(args, session), "name": device_name(args.name)}
+    for member in ("account", "address", "check"):
+        if getattr(args, member) is not None:
+            body[member] = getattr(args, member)
+    if args.lan:
+        body["lan"] = True
+    if args.insecure_http:
+        body["plain"] = True
+    if args.share_passphrase_file is not None:
+        body["share_passphrase"] = passphrases.from_file(args.share_passphrase_file, terminal)
+    if not inside:
+        device = device_passphrase(args, session)
+        body |= {"no_passphrase": True, "force": args.force} if device is None else {"passphrase": device}
+    master = new_master(args, session)
+    terminal.talk("looking for the mesh, and taking it back; this may take a minute …")
+    answer = session.client.post(path("recovery", "restore"), body | {"master_passphrase": master})
+    terminal.talk(f"this device is {text(answer, 'name')}, an admin of the mesh {text(answer, 'mesh')}")
+    removed = _remove(session, _lost(args, session, answer), master)
+    missing = number(answer, "missing")
+    lines = [f"restored the mesh {text(answer, 'mesh')}", *(f"removed {name}" for name in removed)]
+    if missing:
+        lines.append(
+            f"{counted(missing, 'vault')} did not come yet; when what holds them is reached, run this command again"
+        )
+    lines.append("the shares that you used may have been seen: make new ones now, meshctl recovery refresh")
+    return session.done(answer | {"removed": removed}, "\n".join(lines))
+
+
+def _shares(args: argparse.Namespace, session: Session) -> list[str]:
+    if args.share_file:
+        return [shares.from_file(name) for name in args.share_file]
+    terminal = session.terminal
+    if session.as_json or not terminal.stdin.isatty():
+        raise BadRequest("there is nobody to type shares", hint="give them in files: --share-file F, for each")
+    given: list[str] = []
+    while True:
+        with shares.Aside(terminal):
+            words = shares.typed(terminal)
+            while words and not (found := session.client.post(path("recovery", "check"), {"words": words}))["ok"]:
+                words = shares.corrected(terminal, words, found)
+        if not words:
+            if given and not terminal.agrees("Another share?"):
+                return given
+            if not given and not terminal.agrees("That was no share. Once more?"):
+                raise BadRequest("no shares were given")
+            continue
+        given.append(words)
+        terminal.talk(f"{counted(len(given), 'share')} taken")
+        if not terminal.agrees("Another one?"):
+            return given
+
+
+def _lost(args: argparse.Namespace, session: Session, answer: Json) -> list[str]:
+    others = {text(one, "name"): text(one, "id") for one in records(answer, "others")}
+    if args.lost:
+        return sorted(others) if ALL in args.lost else list(args.lost)
+    if not others or args.yes or session.as_json or not session.terminal.stdin.isatty():
+        return []
+    return [name for name in sorted(others) if session.terminal.agrees(f"Is {name} lost? It is removed then.")]
+
+
+def _remove(session: Session, lost: list[str], master: str) -> list[str]:
+    """The mesh is back already: what can't be removed is told, and left to `device remove`."""
+    if not lost:
+        return []
+    body: Json = {"devices": lost, "wait": 0, "master_passphrase": master}
+    try:
+        session.client.post(path("removals"), body)
+    except MeshError as exc:
+        session.terminal.talk(f"nothing was removed: {exc}; later: meshctl device remove {' '.join(lost)}")
+        return []
+    return lost

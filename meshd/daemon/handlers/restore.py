@@ -1,0 +1,82 @@
+"""`recovery restore`: the mesh comes back to a new device, or a device that is in it becomes its admin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from meshd.daemon import drilling, names, restoring
+from meshd.daemon.handlers.keys import check_unsealed
+from meshd.daemon.handlers.mesh import checked_name
+from meshd.daemon.portals import where_of
+from meshd.daemon.restoring import Found
+from meshd.errors import BadRequest, Exists, NetworkError
+from meshd.profile import escrow, shares
+
+if TYPE_CHECKING:
+    from meshd.daemon.api import App, Call
+
+
+async def restore(app: App, call: Call) -> dict[str, Any]:
+    """Shares, a place to ask, and a new master passphrase. ShareError, WrongPassphrase, NotFound, TrustError, Exists,
+    Locked; nothing is changed then."""
+    daemon, body = app.daemon, call.body
+    passphrase: str | None = body.get("passphrase")
+    inside = daemon.snapshot.connected
+    if inside:
+        daemon.unlocked()
+    else:
+        if (passphrase is None) != bool(body.get("no_passphrase")):
+            raise BadRequest("either a passphrase for this device or no_passphrase is expected")
+        if passphrase is None:
+            check_unsealed(admin=True, force=bool(body.get("force")))
+    name = checked_name(body.get("name", "device"))
+    given = [shares.read(words) for words in body["shares"]]
+    key = await app.guard.tried(
+        lambda: drilling.combine(given, body.get("share_passphrase", ""), body.get("check", ""))
+    )
+    async with app.founding:
+        if daemon.snapshot.connected != inside or any(not one.ended for one in app.joining):
+            raise Exists("This device is joining a mesh.", hint="wait, or stop the other meshctl")
+        found = await _found(app, body, key)
+        sealed = await trio.to_thread.run_sync(
+            lambda: escrow.seal_master(found.escrowed.master, body["master_passphrase"], daemon.rng, app.master_kdf)
+        )
+        if inside:
+            done = await restoring.promote(daemon, found, sealed, name)
+        else:
+            done = await restoring.restore(daemon, found, passphrase, name, sealed, app.kdf, lambda: _caught_up(app))
+    called = names.current(daemon)
+    return {
+        "mesh": done.mesh,
+        "device": done.device,
+        "name": names.shown(called, done.device),
+        "missing": done.missing,
+        "others": [{"id": udf, "name": names.shown(called, udf)} for udf in sorted(daemon.snapshot.siblings)],
+    }
+
+
+def _caught_up(app: App) -> bool:
+    """Has a portal or a device told all that it holds?"""
+    portals = app.online.portals.running.values() if app.online is not None else ()
+    return app.daemon.heard_all() or any(portal.caught_up for portal in portals)
+
+
+async def _found(app: App, body: dict[str, Any], key: bytes) -> Found:
+    daemon = app.daemon
+    if "account" in body:
+        if app.online is None:
+            raise NetworkError("This daemon talks to no portals.")
+        where = where_of(body["account"], body.get("address", ""), plain=body.get("plain") is True)
+        return await restoring.from_portal(app.online.portals, where, key)
+    here = restoring.held(daemon, key) if daemon.snapshot.connected else None
+    if here is not None:
+        return here
+    if not body.get("lan"):
+        raise BadRequest(
+            "Where is the mesh to be looked for?", hint="at a portal: --account NAME@PORTAL; on this network: --lan"
+        )
+    if app.network is None:
+        raise NetworkError("This daemon uses no local network.", hint="see lan.enabled in its configuration")
+    return await restoring.from_lan(app.network, key, daemon.rng, body.get("address", ""))

@@ -1,0 +1,357 @@
+"""The way back: shares, and whoever still holds the ciphertext, make this device an admin of the mesh again.
+
+Nothing is written before everything was judged. Then one transaction holds what was fetched, a MasterProfile and a
+PersonalProfile by the master key that list this device as an admin, and every vault wrapped for it that is here
+already; before it this device is in no mesh, after it in this one. From there on it syncs as any device does. The
+master escrow key stays in memory until all vaults have come and are wrapped for this device; whoever is interrupted
+gives the shares again, and it goes on. On a device that still is in the mesh the same makes it an admin, under a new
+master passphrase.
+
+Several who answer are no matter of choice: what they hold is taken together, and the links between the versions say
+what counts.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from meshd.crypto.keys import Rng, SigningKey
+from meshd.crypto.sealing import KdfParameters
+from meshd.daemon import membership, pairing_wire, recovery_door, rotation, snapshot
+from meshd.daemon import newcomer as newcomers
+from meshd.daemon.background import with_pen
+from meshd.daemon.context import Daemon
+from meshd.daemon.keyring import Keyring
+from meshd.daemon.names import moved_past
+from meshd.daemon.newcomer import NEWCOMER
+from meshd.daemon.pen import Pen
+from meshd.daemon.portal_link import Link, Where
+from meshd.daemon.portals import Portals
+from meshd.daemon.verifying import check
+from meshd.errors import (
+    DecryptError,
+    FormatError,
+    MeshError,
+    NotFound,
+    Refused,
+    RemoteProtocolError,
+    TrustError,
+)
+from meshd.net.discovery import SYNC_TYPE, Seen
+from meshd.net.lan import Network, format_address
+from meshd.portal.codec import Dialect
+from meshd.portal.decide_read import PERSONAL
+from meshd.portal.messages import GetRecordsResponse, GetRequest, GetResponse
+from meshd.portal.structures import KeyValue, SearchConstraints
+from meshd.profile import device, escrow, master, recovery, shares, vault, version
+from meshd.profile.claim import Kind, State
+from meshd.profile.personal import Listing
+from meshd.profile.recovery import Escrowed
+from meshd.profile.version import Parsed, Version
+from meshd.store import peers, versions
+from meshd.store import portals_client as store
+from meshd.store.replica import Directory, Outcome
+
+SEARCH_SECONDS = 8.0  # for devices on this network; a second or two more than they need to be seen
+SYNC_SECONDS = 45.0  # that the rest is waited for; after that it comes by itself
+MAX_PAGES = 2000
+MAX_BYTES = 256 * 1024 * 1024
+MAX_PEERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of looking: the opened entry, and what was given by how many places."""
+
+    entry: Version
+    escrowed: Escrowed = field(repr=False)
+    raws: tuple[bytes, ...] = field(repr=False)
+    where: Where | None = None
+    peers: tuple[recovery_door.Given, ...] = field(default=(), repr=False)
+
+    @property
+    def mesh(self) -> str:
+        return self.escrowed.master.udf
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """`missing`: vaults that have not come yet."""
+
+    mesh: str
+    device: str
+    missing: int
+
+
+# --- looking ----------------------------------------------------------------------------------------------------------
+
+
+def _opened(raw: bytes, key: bytes) -> tuple[Version, Escrowed]:
+    parsed = version.parse(raw)
+    return version.verify(parsed), recovery.open_entry(parsed, key)
+
+
+async def from_portal(portals: Portals, where: Where, key: bytes) -> Found:
+    """The entry of these shares and all profiles, as anybody may ask for them. NotFound, NetworkError, DecryptError."""
+    link = portals.link(where, lambda: None)
+    await link.hello()
+    if link.dialect is Dialect.PLAIN:
+        raise Refused("That portal is one of 2016, and keeps no history to come back with.")
+    try:
+        answer = await link.ask("Get", GetRequest(identifier=shares.identifier(key)), GetResponse, signed=False)
+    except NotFound:
+        answer = GetResponse()
+    entries = answer.entries or []
+    if not entries:
+        raise NotFound(
+            f"{where.account.portal} has no recovery entry for these shares.",
+            hint="look whether they are the newest; a passphrase of the shares that is wrong looks the same",
+        )
+    entry, escrowed = _opened(version.from_json(entries[0]).raw, key)
+    return Found(entry, escrowed, tuple(await _history(link, escrowed.master.udf)), where)
+
+
+async def _history(link: Link, mesh: str) -> list[bytes]:
+    found: list[bytes] = []
+    size, page_key = 0, ""
+    for _ in range(MAX_PAGES):
+        asked = GetRequest(
+            key_values=[KeyValue(key="UserProfile", value=mesh), KeyValue(key="Type", value=PERSONAL)],
+            search_constraints=SearchConstraints(page_key=page_key or None),
+        )
+        answer = await link.ask("GetRecords", asked, GetRecordsResponse, signed=False)
+        page = [bytes(item.data) for item in answer.data_items or [] if item.data]
+        found += page
+        size += sum(map(len, page))
+        if size > MAX_BYTES:
+            break
+        if not answer.page_key or answer.page_key == page_key:
+            return found
+        page_key = answer.page_key
+    raise RemoteProtocolError("the portal's history does not end")
+
+
+async def from_lan(network: Network, key: bytes, rng: Rng, address: str = "") -> Found:
+    """From every device on this network that holds the entry of these shares, or the one at an address."""
+    identifier = shares.identifier(key)
+    opened: list[tuple[Version, Escrowed]] = []
+    given: list[recovery_door.Given] = []
+    failures: list[str] = []
+
+    def open_entry(raw: bytes) -> SigningKey:
+        opened.append(_opened(raw, key))
+        return opened[-1][1].master
+
+    async def ask(where: str) -> None:
+        try:
+            given.append(await recovery_door.fetch(network, where, identifier, rng, open_entry))
+        except (MeshError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
+            failures.append(str(exc))
+
+    if address:
+        await ask(address)
+    else:
+        await _everybody(network, ask, given)
+    if not given:
+        what = f"Nobody {'at ' + address if address else 'on this network'} gave the recovery entry of these shares."
+        raise NotFound(
+            what, hint="is a device or relay of the mesh on and near? Are the shares the newest? Else try --account"
+        )
+    entry, escrowed = opened[0]
+    return Found(entry, escrowed, tuple(raw for one in given for raw in one.raws[1:]), peers=tuple(given))
+
+
+async def _everybody(network: Network, ask: Callable[[str], Awaitable[None]], given: list[recovery_door.Given]) -> None:
+    """Ask every device that announces itself, under whatever name; once. One answer ends the search a little later."""
+    subscription = network.discovery.subscribe()
+    tried: set[tuple[str, ...]] = set()
+
+    async def one(addresses: tuple[str, ...]) -> None:
+        before = len(given)
+        for address in addresses:
+            await ask(address)
+            if len(given) > before:
+                scope.deadline = min(scope.deadline, trio.current_time() + 1.0)
+                return
+
+    try:
+        with trio.move_on_after(SEARCH_SECONDS) as scope:
+            async with trio.open_nursery() as nursery:
+                async for sighting in subscription:
+                    if not isinstance(sighting, Seen) or sighting.service_type != SYNC_TYPE:
+                        continue
+                    addresses = tuple(format_address(host, sighting.port) for host in sighting.addresses)
+                    if addresses not in tried and len(tried) < MAX_PEERS:
+                        tried.add(addresses)
+                        nursery.start_soon(one, addresses)
+    finally:
+        subscription.close()
+
+
+# --- coming back ------------------------------------------------------------------------------------------------------
+
+
+async def restore(
+    daemon: Daemon,
+    found: Found,
+    passphrase: str | None,
+    name: str,
+    sealed: bytes,
+    kdf: KdfParameters,
+    caught_up: Callable[[], bool],
+) -> Restored:
+    """This device becomes one of the mesh. TrustError where what was given is not believed or the shares were
+    replaced; nothing is changed then. `sealed` is the master key under its new passphrase; `caught_up` says whether
+    somebody has told all that he holds."""
+    newcomer = await newcomers.prepare(daemon, passphrase, kdf)
+    verified = await trio.to_thread.run_sync(check, found.raws, [None] * len(found.raws), Directory())
+    believed = [one for one in verified.versions if one.kind is not Kind.PERSONAL or one.identifier == found.mesh]
+    keyring = Keyring(newcomer.keys, newcomer.cache_key)
+    keyring.lend(found.escrowed.escrow)
+
+    def commit(connection: sqlite3.Connection, outcome: Outcome) -> None:
+        replica, now = daemon.replica, daemon.now_ms()
+        replica.introduce(connection, found.mesh, newcomer.udf)
+        replica.accept(connection, believed, now, outcome)
+        pen = Pen(connection, replica, keyring, outcome, now, daemon.rng)
+        _return(pen, found, sealed, newcomer.profile)
+        rotation.settle(pen)
+        if found.where is not None:
+            store.put(connection, str(found.where.account), found.where.address, plain=found.where.plain)
+        _remember(pen, found, now)
+        pairing_wire.forget(connection, NEWCOMER)
+
+    with trio.CancelScope(shield=True):
+        daemon.keystore, daemon.tier1 = newcomer.keystore, newcomer.tier1
+        try:
+            await daemon.transact(commit)
+        except BaseException:
+            daemon.keystore = daemon.tier1 = None
+            raise
+        await daemon.install(newcomer.keys, newcomer.cache_key)
+    return await _open_the_rest(daemon, found, name, caught_up)
+
+
+async def promote(
+    daemon: Daemon, found: Found, sealed: bytes, name: str, caught_up: Callable[[], bool] = lambda: True
+) -> Restored:
+    """The same on a device that is in the mesh: it becomes an admin, or gets a new master passphrase, or opens the
+    vaults that an interrupted recovery left. TrustError."""
+    if found.mesh != daemon.snapshot.mesh:
+        raise TrustError("These shares are another mesh's than the one that this device is in.")
+
+    def write(pen: Pen) -> None:
+        known = versions.of_entry(pen.connection, Kind.DEVICE, pen.replica.own)
+        newest = min((row for row in known if row.state is State.APPLIED), key=lambda row: (-row.gen, row.vid))
+        _return(pen, found, sealed, pen.load([newest.vid])[0])
+
+    await daemon.write(write)
+    return await _open_the_rest(daemon, found, name, caught_up)
+
+
+def _return(pen: Pen, found: Found, sealed: bytes, profile: Parsed) -> None:
+    """The two profiles that make this device an admin. What else there is stays as it is: who is lost is removed when
+    all that they wrote has come, so that nothing of it is cut off."""
+    replica, authority = pen.replica, pen.replica.authority
+    heads = pen.load(authority.heads(Kind.MASTER))
+    if not heads:
+        raise TrustError("Nothing that was given is a profile of this mesh.")
+    if authority.escrow().get(found.entry.identifier) != found.entry.vid:
+        raise TrustError(
+            "These shares were replaced by newer ones; they count no more.", hint="look for the newer shares"
+        )
+    replica.accept(pen.connection, [found.entry], pen.now_ms, pen.outcome)
+    own = device.read(profile)
+    keys = {udf: key for head in heads for udf, key in version.online_keys(head.body).items()}
+    admins = {udf: keys[udf] for udf in authority.admins() if udf in keys} | {own.udf: own.dsk}
+    known = [replica.device(pen.connection, udf) for udf in sorted(admins) if udf != own.udf]
+    package = escrow.entry(sealed, [own.dek, *(one.dek for one in known if one is not None)], pen.rng)
+    replica.take_escrow(pen.connection, package, pen.now_ms, pen.outcome)
+    named = {name for head in heads for name in master.recovery_entries(head)}
+    kept = {name: vid for name, vid in authority.escrow().items() if name in named}
+    top = master.write(
+        found.escrowed.master,
+        admins.values(),
+        parents=heads,
+        escrow=kept | {package.identifier: package.vid},
+        now=pen.now_ms // 1000,
+    )
+    now = membership.effective(pen)
+    roles = {udf: role for udf, role in now.roles.items() if udf != own.udf}
+    grants = {udf: granted for udf, granted in now.grants.items() if udf != own.udf}
+    listing = Listing({**now.devices, own.udf: profile}, now.applications, roles, grants, admins=frozenset(admins))
+    membership.write_personal(pen, top, listing, master_key=found.escrowed.master)
+    pen.refresh()
+
+
+def _remember(pen: Pen, found: Found, now: int) -> None:
+    """Where the devices are that answered: they have to hear of this one before they announce themselves to it."""
+    for udf in pen.replica.authority.devices():
+        profile = pen.replica.device(pen.connection, udf)
+        for one in found.peers:
+            if profile is not None and profile.certificate == one.certificate:
+                peers.seen(pen.connection, udf, now, address=one.address)
+
+
+def _say_name(pen: Pen, name: str) -> None:
+    """Once the names of the others are known: no two are called the same."""
+    own = pen.keyring.device.udf
+    if own not in pairing_wire.device_names(pen.connection, pen.keyring):
+        membership.name_device(pen, own, pairing_wire.name_for(pen, name, own))
+
+
+async def _open_the_rest(daemon: Daemon, found: Found, name: str, caught_up: Callable[[], bool]) -> Restored:
+    """Open what is here and what comes with the master escrow key, wrap it for this device, and have the rest; not
+    waited for long."""
+    keyring = daemon.unlocked()
+    keyring.lend(found.escrowed.escrow)
+
+    def mend(pen: Pen) -> int:
+        pen.refresh()
+        rotation.settle(pen)
+        return _missing(pen)
+
+    missing = 1
+    with trio.move_on_after(SYNC_SECONDS):
+        while True:
+            moved, changed = daemon.moved.count, daemon.changed.count
+            missing = await with_pen(daemon, mend)
+            if not missing and caught_up():
+                break
+            await moved_past(daemon, moved, changed)
+    if not missing:
+        keyring.lend(())
+        await with_pen(daemon, lambda pen: _say_name(pen, name))
+    await daemon.keep_discovery_keys()
+    await daemon.event("recovery", {"state": "restored"})
+    return Restored(found.mesh, daemon.snapshot.own, missing)
+
+
+def _missing(pen: Pen) -> int:
+    """Vaults that are not wrapped for this device yet, by any head."""
+    own = pen.keyring.device.dek.udf
+    opened = pen.keyring.vaults
+    wrapped = {
+        identifier
+        for identifier, one in opened.items()
+        if all(own in vault.container_recipients(head) for head in one.heads)
+    }
+    return len(set(snapshot.applications(pen.connection, pen.replica)) - wrapped)
+
+
+def held(daemon: Daemon, key: bytes) -> Found | None:
+    """The entry of these shares as this device's own store holds it."""
+    rows = versions.of_entry(daemon.reader.connection, Kind.OFFLINE_ESCROW, shares.identifier(key))
+    for row in rows:
+        raw = versions.raw(daemon.reader.connection, row.vid)
+        if raw is None:
+            continue
+        try:
+            return Found(*_opened(raw, key), ())
+        except (DecryptError, FormatError):
+            continue
+    return None
