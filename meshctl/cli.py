@@ -71,6 +71,8 @@ COMMANDS: dict[str, Row | dict[str, Row]] = {
         "add": ("portal", "open an account at a portal, and have the mesh use it"),
         "list": ("portal", "the accounts of the mesh"),
         "status": ("portal", "how one of them stands, or all"),
+        "verify": ("portal", "hold everything that was published there to the portal's log"),
+        "trust": ("portal", "take a portal's log anew, after it contradicted itself"),
         "remove": ("portal", "use an account no more, on no device"),
         "close": ("portal", "the same, and how to have the account itself closed"),
     },

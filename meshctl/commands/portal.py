@@ -1,6 +1,8 @@
-"""`meshctl portal add|list|status|remove|close`: the accounts of the mesh."""
+"""`meshctl portal add|list|status|verify|trust|remove|close`: the accounts of the mesh."""
 
 from __future__ import annotations
+
+import base64
 
 from meshctl.answers import ago, counted, inner, number, records, text
 from meshctl.client import path
@@ -74,9 +76,64 @@ def portal_status(args: argparse.Namespace, session: Session) -> int:
             session.terminal.data(f"  {text(problem, 'message')}")
             if text(problem, "hint"):
                 session.terminal.data(f"  {text(problem, 'hint')}")
+        session.terminal.data(f"  {_log(inner(one, 'log'))}")
         if text(one, "state") == "plain":
             session.terminal.data("  a portal of 2016: it keeps the profile and connects devices, and syncs no items")
     return 0
+
+
+def portal_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("account", metavar="ACCOUNT", nargs="?", help="one account; all without it")
+    parser.add_argument("--evidence", metavar="FILE", help="write what shows that a portal contradicted itself")
+
+
+def portal_verify(args: argparse.Namespace, session: Session) -> int:
+    accounts = [text(one, "account") for one in records(session.client.get(path("portals")), "portals")]
+    if args.account is not None:
+        accounts = [args.account]
+    found = [session.client.post(path("portals", account, "verify"), {}) for account in accounts]
+    shown = [one for one in found if text(one, "evidence")]
+    if args.evidence is not None:
+        if len(shown) != 1:
+            raise NotFound(
+                "there is no evidence", hint="no portal has contradicted itself, or several: name the account"
+            )
+        _write(args.evidence, base64.urlsafe_b64decode(text(shown[0], "evidence") + "=="))
+    if session.as_json:
+        session.json({"portals": found})
+    elif not found:
+        session.terminal.talk("no portals: meshctl portal add NAME@PORTAL")
+    for one in found if not session.as_json else ():
+        session.terminal.data(f"{text(one, 'account')}: {text(one, 'verdict')}: {text(one, 'message')}")
+        proved, siblings = number(one, "proved"), number(one, "siblings")
+        if proved:
+            session.terminal.data(f"  {counted(proved, 'version')} proved; {counted(siblings, 'other device')} agreed")
+    bad = [one for one in found if text(one, "verdict") in ("suspect", "contradicted", "intrusion")]
+    if bad:
+        return 10
+    return 1 if any(text(one, "verdict") == "unreachable" for one in found) else 0
+
+
+def _write(name: str, data: bytes) -> None:
+    """Never over what is there."""
+    try:
+        with open(name, "xb") as file:
+            file.write(data)
+    except OSError as exc:
+        raise ApiError("bad-request", f"{name} can't be written: {exc.strerror}", "give another file") from exc
+
+
+def portal_trust_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("account", metavar="ACCOUNT")
+    parser.add_argument("--anew", action="store_true", required=True, help="forget what was held against it")
+    parser.add_argument("--yes", action="store_true", help="don't ask")
+
+
+def portal_trust(args: argparse.Namespace, session: Session) -> int:
+    if not args.yes and not session.terminal.agrees(f"Forget what {args.account} proved, and believe it anew?"):
+        raise ApiError("refused", "nothing was changed", None)
+    answer = session.client.post(path("portals", args.account, "trust"), {})
+    return session.done(answer, f"{text(answer, 'account')}: its log is taken as at a first contact, on this device")
 
 
 def portal_remove_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +164,13 @@ def _given_up(args: argparse.Namespace, session: Session) -> Json:
     if not args.yes and not session.terminal.agrees(f"Use {args.account} no more, on all devices?"):
         raise ApiError("refused", "nothing was changed", None)
     return session.client.delete(path("portals", args.account))
+
+
+def _log(log: Json) -> str:
+    if text(log, "state") in ("", "none"):
+        return "keeps no log: what it shows or withholds can't be verified"
+    size, checked = counted(number(log, "size"), "entry", "entries"), ago(text(log, "checked"))
+    return f"its log: {text(log, 'state')}, {size}, looked at {checked}"
 
 
 def _step(one: Json) -> str:

@@ -198,6 +198,8 @@ HANDLERS: dict[str, Handler] = {
     "portals": portals.every,
     "add-portal": portals.add,
     "remove-portal": portals.remove,
+    "verify-portal": portals.verify,
+    "trust-portal": portals.trust,
     "pending": portals.pending,
     "accept-pending": portals.accept,
     "reject-pending": portals.reject,

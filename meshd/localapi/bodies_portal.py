@@ -37,6 +37,22 @@ PORTAL = record(
     },
     {"address": nullable(ADDRESS), "plain": PLAIN, "log": LOG},
 )
+VERDICTS = ("verified", "unverifiable", "stale", "suspect", "contradicted", "intrusion", "unreachable")
+VERDICT = record(
+    {
+        "account": ACCOUNT,
+        "verdict": text("intrusion: it shows versions of this mesh that no device here knows", enum=VERDICTS),
+        "message": text("the reason, for a person", most=1024),
+        "log": LOG,
+        "siblings": integer("other devices whose checkpoint was proved to be of the same log"),
+        "evidence": nullable(text("base64url; what anybody can check", most=65536)),
+    },
+    {
+        "proved": integer("versions that the portal proved to be in its log"),
+        "withheld": integer("versions published from here that it does not show"),
+        "foreign": integer("versions that it shows and that no device here knows"),
+    },
+)
 PORTALS = record({"portals": array(PORTAL)})
 PORTAL_REQUEST = record(
     {"account": ACCOUNT},

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from meshd.profile.claim import Kind, State
+from meshd.store import portal_pins
 from meshd.store.db import get_meta, store_errors
 
 # What is published by itself. Master and device profiles travel inside personal profiles.
@@ -91,6 +92,7 @@ def forget(connection: sqlite3.Connection, account: str) -> None:
     connection.execute("DELETE FROM portals WHERE account = ?", (account,))
     connection.execute("DELETE FROM outbox WHERE portal = ?", (account,))
     connection.execute("DELETE FROM portal_answers WHERE account = ?", (account,))
+    portal_pins.forget(connection, account)
 
 
 def followed(connection: sqlite3.Connection, account: str, page_key: str, now_ms: int) -> None:
@@ -153,6 +155,12 @@ def after(connection: sqlite3.Connection, seq: int, limit: int) -> list[ToPublis
         (seq, limit),
     )
     return [_to_publish(row) for row in rows.fetchall()]
+
+
+def kept_back(connection: sqlite3.Connection, account: str) -> set[int]:
+    """The seqs of those in the outbox."""
+    with store_errors():
+        return {row[0] for row in connection.execute("SELECT seq FROM outbox WHERE portal = ?", (account,)).fetchall()}
 
 
 def due(connection: sqlite3.Connection, account: str, now_ms: int, limit: int) -> list[tuple[ToPublish, int]]:

@@ -14,6 +14,7 @@ from harness import devices as harness
 from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
 from harness.portal_logged import LoggedPortal, logged
+from meshd.daemon import portal_verify
 from meshd.daemon.portal_state import Portal
 from meshd.daemon.portal_watch import Contradicted
 from meshd.daemon.portals import Portals
@@ -29,11 +30,12 @@ async def no_dns(name: str) -> Found:
 
 
 class World:
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, keeps_log: bool) -> None:
         self.lan = MemoryLan()
         self.device = harness.blank(home, self.lan, "laptop")
         self.portal = HttpPortal(now=lambda: int(time.time()))
-        self.log: LoggedPortal = logged(self.portal)
+        if keeps_log:
+            self.log: LoggedPortal = logged(self.portal)
         self.portals: Portals
 
     async def start(self, nursery: trio.Nursery) -> None:
@@ -58,8 +60,8 @@ class World:
 
 
 @asynccontextmanager
-async def world(home: Path) -> AsyncIterator[World]:
-    made = World(home)
+async def world(home: Path, *, keeps_log: bool = True) -> AsyncIterator[World]:
+    made = World(home, keeps_log=keeps_log)
     try:
         await harness.found(made.device)
         async with trio.open_nursery() as nursery:
@@ -130,3 +132,46 @@ async def test_an_honest_portal_that_grows_and_rotates_its_key_is_not_accused(ho
             await found.until_in_step()
         assert not found.pin.suspect and not found.pin.frozen
         assert found.one.view()["log"]["state"] == "verified"
+
+
+async def test_everything_that_was_published_is_verified(home: Path) -> None:
+    async with world(home) as found:
+        await found.device.add("example.net", "alice", "secret")
+        await found.until_in_step()
+        said = await portal_verify.verify(found.one)
+        assert said["verdict"] == "verified", said
+        assert said["proved"] == len(found.log.leaves)
+
+
+async def test_a_portal_that_withholds_the_newest_version_is_found_out(home: Path) -> None:
+    async with world(home) as found:
+        item = await found.device.add("example.net", "alice", "secret")
+        await found.until_in_step()
+        del found.log.versions[item.vid]
+        said = await portal_verify.verify(found.one)
+        assert (said["verdict"], said["withheld"]) == ("suspect", 1)
+        assert found.pin.suspect
+
+
+async def test_after_a_contradiction_nothing_is_believed_until_a_person_decides(home: Path) -> None:
+    async with world(home) as found:
+        await found.until_in_step()
+        past = found.log.entries.entries
+        found.log.entries = found.log.entries.fork(at=0, instead=[b"another past", *past[1:], b"more"])
+        said = await portal_verify.verify(found.one)
+        assert said["verdict"] == "contradicted" and said["evidence"]
+        before = found.receipts()
+        await found.device.add("example.net", "alice", "secret")
+        await found.device.until(lambda: isinstance(found.one.error, Contradicted))
+        assert found.receipts() == before
+        found.log.entries = found.log.entries.fork(at=0, instead=found.log.leaves)
+        await portal_verify.trust_anew(found.one)
+        await found.until_in_step()
+        assert found.one.view()["log"]["state"] == "verified"
+
+
+async def test_a_portal_without_a_log_is_shown_as_unverifiable(home: Path) -> None:
+    async with world(home, keeps_log=False) as found:
+        said = await portal_verify.verify(found.one)
+        assert said["verdict"] == "unverifiable"
+        assert found.one.view()["log"] == {"state": "none"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import roles
+from meshd.daemon import portal_verify, roles
 from meshd.daemon.handlers import wishes
 from meshd.daemon.pairing_wire import Followed
 from meshd.errors import BadRequest, Exists, NetworkError
@@ -28,6 +28,14 @@ async def add(app: App, call: Call) -> dict[str, Any]:
 
 async def remove(app: App, call: Call) -> dict[str, Any]:
     return await _online(app).portals.remove(call.params["account"])
+
+
+async def verify(app: App, call: Call) -> dict[str, Any]:
+    return await portal_verify.verify(_online(app).portals.get(call.params["account"]))
+
+
+async def trust(app: App, call: Call) -> dict[str, Any]:
+    return await portal_verify.trust_anew(_online(app).portals.get(call.params["account"]))
 
 
 # --- devices that ask -------------------------------------------------------------------------------------------------

@@ -1,0 +1,152 @@
+"""`meshctl portal verify`: everything that this mesh published at a portal, held to the portal's log.
+
+The feed is read from its beginning with a receipt for each record. What is proved so must be all that was published
+from here, at the places that earlier receipts named; and all that it shows must be known here: a version that this
+device never took from anybody is somebody else's work under the mesh's own names.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from typing import Any
+
+from meshd.daemon.portal_receipts import PAGE, read
+from meshd.daemon.portal_state import Portal
+from meshd.daemon.portal_watch import Contradicted, Unproved, held_as
+from meshd.errors import FormatError, MeshError, TrustError
+from meshd.portal.messages import GetRecordsResponse, GetRequest
+from meshd.portal.structures import KeyValue, SearchConstraints
+from meshd.profile.claim import Kind
+from meshd.store import portal_pins, versions
+from meshd.store import portals_client as store
+from meshd.store.replica import Outcome
+
+ROWS = 1000
+_ESCROW = (Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW)  # a feed need not show them, and portals forget them
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the feed proved: vid → index of its leaf."""
+
+    places: dict[bytes, int] = field(default_factory=dict)
+    unproved: int = 0
+
+
+async def verify(portal: Portal) -> dict[str, Any]:
+    """The verdict on one portal, as the local API shows it; it raises nothing that the portal could bring about."""
+    watch = portal.watch
+    try:
+        watch.check()
+        await watch.settle(await watch.look())
+        if watch.pin is None:
+            return _verdict(portal, "unverifiable", "it keeps no log: what it shows or withholds can't be verified")
+        await watch.compare_siblings()
+        if watch.pin.suspect and not watch.pin.owes:
+            return _verdict(portal, "suspect", watch.pin.why)
+        found = await _read_feed(portal)
+        return await _judged(portal, found)
+    except Contradicted as exc:
+        return _verdict(portal, "contradicted", str(exc))
+    except (FormatError, TrustError) as exc:
+        await watch.suspect(str(exc), owes=True)
+        return _verdict(portal, "suspect", str(exc))
+    except MeshError as exc:
+        return _verdict(portal, "unreachable", str(exc))
+
+
+async def trust_anew(portal: Portal) -> dict[str, Any]:
+    """A person decided: the pin, the evidence and the receipts go, and the next contact is a first one."""
+    name = portal.name
+    await portal.daemon.transact(lambda connection, outcome: portal_pins.forget(connection, name))
+    portal.nudge()
+    try:
+        await portal.watch.settle(await portal.watch.look())
+    except MeshError as exc:
+        portal.daemon.log.info("portal %s was not reached yet: %s", name, exc)
+    portal.daemon.changed.bump()
+    return portal.view()
+
+
+async def _read_feed(portal: Portal) -> _Found:
+    """All records of this mesh, each verified under a checkpoint of the pinned tree."""
+    found = _Found()
+    key: str | None = None
+    agreed: set[str] = set()
+    while True:
+        asked = GetRequest(
+            key_values=[KeyValue(key="UserProfile", value=portal.daemon.snapshot.mesh)],
+            search_constraints=SearchConstraints(max_entries=PAGE, page_key=key),
+        )
+        answer = await portal.link.ask("GetRecords", asked, GetRecordsResponse)
+        items, receipts = answer.data_items or [], answer.receipts or []
+        found.unproved += max(len(items) - len(receipts), 0)
+        for text in receipts[: len(items)]:
+            if not text:
+                found.unproved += 1
+                continue
+            proof, leaf = read(text)
+            if proof.checkpoint.text not in agreed:
+                await portal.watch.settle(await portal.watch.agree(proof.checkpoint))
+                agreed.add(proof.checkpoint.text)
+            pin = portal.watch.pin
+            if pin is None:
+                raise Unproved("the portal was trusted anew meanwhile")
+            proof.verify(leaf.hash(), held_as(pin).keys)
+            found.places[leaf.vid] = proof.index
+        if not items or not answer.page_key or answer.page_key == key:
+            return found
+        key = answer.page_key
+
+
+async def _judged(portal: Portal, found: _Found) -> dict[str, Any]:
+    connection, name, watch = portal.daemon.reader.connection, portal.name, portal.watch
+    published = _published(connection, name)
+    receipts = portal_pins.receipts(connection, name)
+    owed = {one.vid for one in receipts}
+    owed -= {row.vid for row in store.by_vid(connection, list(owed)) if row.kind in _ESCROW}
+    withheld = (published | owed) - found.places.keys()
+    moved = [one for one in receipts if found.places.get(one.vid, one.place) != one.place]
+    foreign = found.places.keys() - versions.known(connection, list(found.places)) if portal.caught_up else set()
+    counts = {"proved": len(found.places), "withheld": len(withheld), "foreign": len(foreign)}
+    why = ""
+    if withheld:
+        why = f"{len(withheld)} versions that were published to it are not shown any more"
+    elif moved or found.unproved:
+        why = f"{len(moved) + found.unproved} versions are not proved to be in its log, or at another place than before"
+    if why:
+        await watch.suspect(f"the portal does not show what it owes: {why}", owes=True)
+        return _verdict(portal, "suspect", why, counts)
+    if foreign:
+        why = f"{len(foreign)} versions under names of this mesh that no device here knows: somebody else wrote them"
+        return _verdict(portal, "intrusion", why, counts)
+
+    def clear(connection: sqlite3.Connection, outcome: Outcome) -> None:
+        portal_pins.clear(connection, name)
+
+    await portal.daemon.transact(clear)
+    if watch.view()["state"] == "stale":
+        return _verdict(portal, "stale", "its newest checkpoint is old: it may be withholding what is newer", counts)
+    return _verdict(portal, "verified", "everything that was published is in its log, which only grew", counts)
+
+
+def _published(connection: sqlite3.Connection, account: str) -> set[bytes]:
+    """The versions that the portal said it took from here, as far as they are still held."""
+    at, found, place = store.cursor(connection, account), set(), 0
+    outbox = store.kept_back(connection, account)
+    while rows := store.after(connection, place, ROWS):
+        found |= {row.vid for row in rows if row.seq <= at and row.seq not in outbox and row.kind not in _ESCROW}
+        place = rows[-1].seq
+        if place >= at:
+            break
+    return found
+
+
+def _verdict(portal: Portal, verdict: str, message: str, counts: dict[str, int] | None = None) -> dict[str, Any]:
+    pin = portal.watch.pin
+    heard = portal_pins.heard(portal.daemon.reader.connection, pin.origin) if pin is not None else []
+    said: dict[str, Any] = {"account": portal.name, "verdict": verdict, "message": message, "log": portal.watch.view()}
+    said["siblings"] = sum(bool(one.agreed) for one in heard)
+    said["evidence"] = pin.evidence or None if pin is not None else None
+    return said | (counts or {})
