@@ -11,6 +11,8 @@ from meshd.tlog import note as notes
 from meshd.tlog import tree
 from meshd.tlog.note import Note, Signer, Verified, Verifier
 
+MAX_TEXT = 4096  # bytes, extension lines and all: so that evidence about a checkpoint always fits its bound
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -36,6 +38,8 @@ class Checkpoint:
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
         """FormatError for anything else than three lines; extension lines after them are let pass and mean nothing."""
+        if len(text.encode()) > MAX_TEXT:
+            raise FormatError("a checkpoint of more than 4096 bytes")
         lines = text.split("\n")
         if len(lines) < 4 or lines[-1] or not all(lines[:-1]):
             raise FormatError("a checkpoint that does not consist of three lines")

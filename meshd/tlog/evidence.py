@@ -26,7 +26,7 @@ from meshd.tlog.proof import Proof
 Kind = Literal["fork", "rewrite", "prefix", "leaf"]
 KINDS: tuple[Kind, ...] = ("fork", "rewrite", "prefix", "leaf")
 VERSION = 1
-MAX_BYTES = 32 << 10  # encoded
+MAX_BYTES = 64 << 10  # encoded: two checkpoints of 4 KiB, with 64 lines each, and two proofs
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Evidence:
         return Checkpoint.parse(self.first.text).origin
 
     def encode(self) -> bytes:
-        """Deterministic CBOR, as log.cddl has it, at most 32 KiB; of the notes the log's own lines alone are kept."""
+        """Deterministic CBOR, as log.cddl has it, at most 64 KiB; of the notes the log's own lines alone are kept."""
         proofs = [b"".join(proof) for proof in self.proofs]
         notes = [self.first.encode(), self.second.encode()]
         return cbor.encode([VERSION, self.kind, *notes, self.index, list(self.leaves), proofs])
@@ -89,7 +89,7 @@ class Evidence:
     def decode(cls, data: bytes) -> Evidence:
         """FormatError for anything that `encode` does not write. It says nothing yet: see `check`."""
         if len(data) > MAX_BYTES:
-            raise FormatError("evidence of more than 32 KiB")
+            raise FormatError("evidence of more than 64 KiB")
         value = cbor.decode(data)
         if not isinstance(value, list) or len(value) != 7 or value[0] != VERSION or value[1] not in KINDS:
             raise FormatError("evidence of another form or version")

@@ -352,3 +352,13 @@ def test_a_log_is_found_by_the_hash_of_its_origin() -> None:
 def test_the_root_of_an_empty_log_is_that_of_nothing() -> None:
     with pytest.raises(FormatError):
         Checkpoint(ORIGIN, 0, bytes(32))
+
+
+def test_evidence_against_a_log_that_stuffs_its_checkpoints_fits_its_bound() -> None:
+    keys = [signer(secret=f"key {number}") for number in range(note.MAX_SIGNATURES)]
+    stuffing = "x" * 3900 + "\n"
+    here, there = (note.sign(log.checkpoint().text + stuffing, keys) for log in (LOG, TWINS[5]))
+    found = compare(here, there, [one.verifier for one in keys])
+    assert found is not None
+    assert Evidence.decode(found.encode()) == found
+    assert isinstance(judge(None, note.sign(LOG.checkpoint().text + stuffing * 2, keys), [], None, None, 1), Suspect)
