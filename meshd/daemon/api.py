@@ -103,6 +103,10 @@ class SiblingsView(Protocol):
     known: dict[str, Sibling]
     lies: dict[str, tuple[int, float]]
 
+    def addresses(self, udf: str) -> list[str]:
+        """Where a device may be reached."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class App:

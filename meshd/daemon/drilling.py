@@ -8,18 +8,19 @@ names; and every vault, with all keys that its items are under, must open with t
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
 
-from meshd.crypto.keys import DecryptKey
-from meshd.daemon import authoring, exposure, recovering
+from meshd.crypto.keys import DecryptKey, SigningKey
+from meshd.daemon import authoring, exposure, recovering, recovery_door
 from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon
 from meshd.daemon.pen import Pen
 from meshd.daemon.portal_state import Portal
 from meshd.errors import DecryptError, FormatError, MeshError, NotFound
+from meshd.net.lan import Network
 from meshd.portal.messages import GetRequest, GetResponse
 from meshd.profile import master, recovery, shares, vault, version
 from meshd.profile.apps import of_tag
@@ -30,6 +31,8 @@ from meshd.profile.version import Parsed
 from meshd.store import versions
 
 ASK_SECONDS = 30.0  # for one portal
+PEER_SECONDS = 15.0  # for one address of another device
+MOST_ADDRESSES = 4
 
 # What came of a place.
 FOUND, MISSING, WRONG, UNREACHED = "found", "missing", "wrong", "unreached"
@@ -44,6 +47,16 @@ class Source:
     where: str
     what: str
     why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another device: where it may be reached, and what is known without asking."""
+
+    name: str
+    addresses: tuple[str, ...]
+    connected: bool
+    holds: bool  # as it acknowledged
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +97,10 @@ async def combine(given: Sequence[Share], passphrase: str, check: str) -> bytes:
     return await trio.to_thread.run_sync(shares.combine, given, passphrase, check)
 
 
-async def drill(daemon: Daemon, key: bytes, portals: Sequence[Portal], peers: Sequence[tuple[str, bool]]) -> Found:
-    """Rehearse with K. `peers` are the other devices: name, and whether each says that it holds what is here.
+async def drill(
+    daemon: Daemon, key: bytes, portals: Sequence[Portal], peers: Sequence[Peer], network: Network | None = None
+) -> Found:
+    """Rehearse with K, against these portals and, where there is a network, these other devices.
 
     NotFound where the entry is none that counts: the shares were replaced, or are another mesh's."""
     name = shares.identifier(key)
@@ -105,7 +120,10 @@ async def drill(daemon: Daemon, key: bytes, portals: Sequence[Portal], peers: Se
         found, opened = await _from_portal(portal, name, expected, key)
         escrowed = escrowed or opened
         sources.append(found)
-    sources += [Source("peer", peer, FOUND if holds else UNREACHED, "as it says") for peer, holds in peers]
+    for peer in peers:
+        found, opened = await _from_peer(daemon, network, peer, name, expected, key)
+        escrowed = escrowed or opened
+        sources.append(found)
     if escrowed is None:
         return Found(name, tuple(sources), (), False, "nobody who was asked has an entry that these shares open")
     keys = escrowed.escrow
@@ -141,6 +159,44 @@ async def _from_portal(portal: Portal, name: str, expected: bytes, key: bytes) -
     except (MeshError, trio.TooSlowError):
         return Source("portal", portal.name, UNREACHED, "it can't be asked now"), None
     return _judge("portal", portal.name, parsed, expected, key)
+
+
+class _Enough(MeshError):
+    """The entry has come, which is all that is wanted."""
+
+
+async def _from_peer(
+    daemon: Daemon, network: Network | None, peer: Peer, name: str, expected: bytes, key: bytes
+) -> tuple[Source, Escrowed | None]:
+    """Through its recovery door, as a new device would come."""
+    given: list[bytes] = []
+
+    def take(raw: bytes) -> SigningKey:
+        given.append(raw)
+        raise _Enough
+
+    if network is not None:
+        await _fetch(daemon, network, peer, name, take)
+    if given:
+        try:
+            return _judge("peer", peer.name, version.parse(given[0]), expected, key)
+        except FormatError:
+            return Source("peer", peer.name, WRONG, "what it gives can't be read"), None
+    if peer.connected and peer.addresses and network is not None:
+        return Source("peer", peer.name, MISSING, "it is connected, and does not give the entry"), None
+    held = "by what it acknowledged it has the entry" if peer.holds else "it is not known to have the entry"
+    return Source("peer", peer.name, UNREACHED, f"it can't be asked now; {held}"), None
+
+
+async def _fetch(daemon: Daemon, network: Network, peer: Peer, name: str, take: Callable[[bytes], SigningKey]) -> None:
+    for address in peer.addresses[:MOST_ADDRESSES]:
+        try:
+            with trio.move_on_after(PEER_SECONDS):
+                await recovery_door.fetch(network, address, name, daemon.rng, take)
+        except _Enough:
+            return
+        except (MeshError, OSError):
+            continue
 
 
 def _keys_fault(pen: Pen, escrowed: Escrowed) -> str:

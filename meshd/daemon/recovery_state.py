@@ -8,6 +8,7 @@ from meshd.daemon import authoring, recovering
 from meshd.daemon import names as naming
 from meshd.daemon.background import with_pen
 from meshd.daemon.context import DAY_MS, Daemon
+from meshd.daemon.drilling import Peer
 from meshd.profile import payload
 from meshd.profile.apps.recovery_note import Noted
 from meshd.store import peers
@@ -51,6 +52,18 @@ def due(daemon: Daemon) -> bool:
             if daemon.now_ms() - payload.read_date(last) * 1000 > DRILL_DAYS * DAY_MS:
                 return True
     return False
+
+
+def to_ask(app: App, known: dict[str, Any]) -> list[Peer]:
+    """The other devices, for a drill; `known` is a report."""
+    held = {one["where"] for entry in known["entries"] for one in entry["held"] if one["holds"]}
+    names = naming.current(app.daemon)
+    found = []
+    for udf in sorted(app.daemon.snapshot.siblings):
+        name, progress = naming.shown(names, udf), app.siblings.connections.get(udf) if app.siblings else None
+        where = tuple(app.siblings.addresses(udf)) if app.siblings is not None else ()
+        found.append(Peer(name, where, progress is not None and progress.connected, name in held))
+    return found
 
 
 def _held(app: App, vid: bytes, names: dict[str, str]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from harness.portal_http import HttpPortal
 from meshd.crypto.keys import DecryptKey, SigningKey
 from meshd.daemon import authoring, drilling, masterkeys, recovering
 from meshd.daemon.background import with_pen
-from meshd.daemon.drilling import FOUND, MISSING, UNREACHED, WRONG
+from meshd.daemon.drilling import FOUND, MISSING, UNREACHED, WRONG, Peer
 from meshd.daemon.portals import Portals
 from meshd.daemon.recovering import Wish
 from meshd.net.http import Response
@@ -109,6 +109,24 @@ async def test_a_drill_fetches_from_every_portal_and_names_what_is_wrong_with_on
         found = await rehearsed(laptop, key, portals)
         assert (found.success, whats(found)) == (False, [FOUND, MISSING])
         assert prepared.entry.identifier == found.entry
+
+
+async def test_a_drill_asks_every_other_device_through_its_recovery_door(home: Path) -> None:
+    async with mesh(home, "laptop", "desktop") as (_, (laptop, desktop)):
+        await laptop.until_connected(desktop)
+        prepared, key = await made(laptop)
+        await desktop.until_same(laptop)
+        assert laptop.siblings is not None
+        peer = Peer("desktop", tuple(laptop.siblings.addresses(desktop.udf)), True, True)
+        found = await drilling.drill(laptop.daemon, key, (), [peer], laptop.host)
+        assert (found.success, whats(found)) == (True, [FOUND, FOUND])
+        assert [one.kind for one in found.sources] == ["device", "peer"]
+        vid = prepared.entry.vid
+        await desktop.daemon.transact(lambda c, o: c.execute("UPDATE versions SET raw = NULL WHERE vid = ?", (vid,)))
+        found = await drilling.drill(laptop.daemon, key, (), [peer], laptop.host)
+        assert (found.success, whats(found)) == (False, [FOUND, MISSING])
+        away = Peer("desktop", (), False, True)
+        assert whats(await drilling.drill(laptop.daemon, key, (), [away], laptop.host)) == [FOUND, UNREACHED]
 
 
 def gives(entry: Any) -> Any:

@@ -43,6 +43,9 @@ class StandInSiblings:
     known: dict[str, Sibling] = field(default_factory=dict)
     lies: dict[str, tuple[int, float]] = field(default_factory=dict)
 
+    def addresses(self, udf: str) -> list[str]:
+        return []
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -13,7 +13,7 @@ from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon
 from meshd.daemon.handlers import wishes
 from meshd.daemon.recovering import Wish
-from meshd.daemon.recovery_state import due, report
+from meshd.daemon.recovery_state import due, report, to_ask
 from meshd.errors import BadRequest, MeshError
 from meshd.profile import payload, shares
 from meshd.profile.apps.recovery_note import Drill, Noted
@@ -211,9 +211,7 @@ async def drill(app: App, call: Call) -> dict[str, Any]:
     key = await app.guard.tried(
         lambda: drilling.combine(given, body.get("share_passphrase", ""), body.get("check", ""))
     )
-    known = await report(app)
-    held = {one["where"]: one["holds"] for entry in known["entries"] for one in entry["held"] if one["kind"] == "peer"}
-    found = await drilling.drill(daemon, key, _portals(app), sorted(held.items()))
+    found = await drilling.drill(daemon, key, _portals(app), to_ask(app, await report(app)), app.network)
     app.recovering.forget()
     sources = tuple((source.where, source.what) for source in found.sources)
     done = Drill(payload.write_date(daemon.now_ms() // 1000), daemon.snapshot.own, found.success, sources)
