@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from meshd.daemon import portal_import
+from meshd.daemon import portal_import, portal_log_admin
 from meshd.daemon.config import Address, address
 from meshd.daemon.logging import told
 from meshd.daemon.portal_config import Config
@@ -60,6 +60,8 @@ async def perform(sequencer: Sequencer, policy: Policy, asked: Json) -> Json:
             return {"account": account, "status": _STATUS[what]}
         case {"command": "import", "mesh": str(mesh), "accounts": str(accounts)}:
             return await portal_import.load(sequencer, policy, mesh, accounts, now)
+        case {"command": "rotate-key" | "accept-loss" as what}:
+            return await portal_log_admin.perform(sequencer, what)
     raise BadRequest("an unknown command")
 
 

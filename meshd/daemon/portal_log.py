@@ -87,17 +87,20 @@ class Log:
         now = int(self._clock())
         stated = get_meta(connection, _ORIGIN_KEY)
         self.origin = stated.decode() if stated is not None else f"{self.domain}/{ORIGIN}"
-        if not log_rows.keys(connection, LOG_ROLE, now):
+        if not self._log_keys(connection, now):
             make_key(connection, self.origin, LOG_ROLE, now)
         if not log_rows.keys(connection, WITNESS_ROLE, now):
             make_key(connection, f"{self.domain}/{WITNESS}", WITNESS_ROLE, now)
         self._signers = [
-            Signer(self.origin, SigningKey.from_private(key.secret))
-            for key in log_rows.keys(connection, LOG_ROLE, now)
-            if Verifier.parse(key.vkey).name == self.origin
+            Signer(self.origin, SigningKey.from_private(key.secret)) for key in self._log_keys(connection, now)
         ]
         (witness, *_) = log_rows.keys(connection, WITNESS_ROLE, now)
         self.witness = Cosigner(f"{self.domain}/{WITNESS}", SigningKey.from_private(witness.secret))
+
+    def _log_keys(self, connection: sqlite3.Connection, now: int) -> list[log_rows.Key]:
+        """Those of this origin: one that the log had before has keys of its own."""
+        found = log_rows.keys(connection, LOG_ROLE, now)
+        return [key for key in found if Verifier.parse(key.vkey).name == self.origin]
 
     @property
     def vkeys(self) -> list[str]:

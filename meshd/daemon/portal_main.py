@@ -14,7 +14,16 @@ from typing import Any
 
 import trio
 
-from meshd.daemon import logging, paths, portal_admin, portal_app, portal_config, portal_import, portal_log_main
+from meshd.daemon import (
+    logging,
+    paths,
+    portal_admin,
+    portal_app,
+    portal_config,
+    portal_import,
+    portal_log_admin,
+    portal_log_main,
+)
 from meshd.daemon.sequencer import Sequencer
 from meshd.errors import BadRequest, MeshError, NotFound
 from meshd.localapi.errors import exit_code
@@ -140,12 +149,13 @@ def _admin_parser() -> argparse.ArgumentParser:
         ("close", "for ever; the name is not given again"),
     ):
         verbs.add_parser(verb, help=about).add_argument("account")
+    logs = portal_log_admin.add_arguments(commands.add_parser("log", help="its key, and what an old copy lost"))
     commands.add_parser("stats", help="how much there is, and what people should hear of")
     commands.add_parser("backup", help="a whole copy of the store in FILE").add_argument("file", type=Path)
     imported = commands.add_parser("import", help="what a portal of 2016 kept")
     imported.add_argument("file", type=Path, help="its mesh.jlog")
     imported.add_argument("--accounts", type=Path, metavar="FILE", help="its portal.jlog")
-    for one in (*commands.choices.values(), *verbs.choices.values()):
+    for one in (*commands.choices.values(), *verbs.choices.values(), *logs):
         one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
         one.add_argument("--data", metavar="DIR", default=argparse.SUPPRESS, help="the portal's directory")
     return parser
@@ -156,6 +166,8 @@ def _asked(arguments: argparse.Namespace) -> Json:
         if not 1 <= arguments.days <= 366:
             raise BadRequest("an invitation is for 1 to 366 days")
         return {"command": "invite", "seconds": arguments.days * 24 * 3600, "note": arguments.note}
+    if arguments.what == "log":
+        return {"command": arguments.verb}
     if arguments.what == "account":
         return {"command": arguments.verb, "account": arguments.account}
     texts = [
@@ -203,6 +215,8 @@ def _words(what: str, answer: Json) -> str:
             for one in answer["accounts"]
         ]
         return "\n".join(lines) or "There are no accounts."
+    if what == "log":
+        return portal_log_admin.words(answer)
     if what == "account":
         return f"{answer['account']}: {answer['status']}"
     if what == "backup":

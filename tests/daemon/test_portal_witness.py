@@ -12,13 +12,15 @@ from harness.portal_engine import DOMAIN, Engine, engine
 from harness.portal_people import Person, tagged
 from harness.portal_server import Running, portal_server
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import portal_witness
+from meshd.daemon import portal_admin, portal_witness
 from meshd.daemon.portal_http import Request, Response
 from meshd.daemon.portal_log import Log
 from meshd.daemon.portal_witnesses import Witnesses
 from meshd.daemon.sequencer import Sequencer
+from meshd.errors import BadRequest
 from meshd.net.portal_client import HttpClient
 from meshd.portal import messages as m
+from meshd.portal.outcomes import Policy
 from meshd.portal.structures import PeerSize
 from meshd.store import portal_log_rows as log_rows
 from meshd.tlog import checkpoint as checkpoints
@@ -257,3 +259,18 @@ async def test_the_log_is_cosigned_anew_although_nothing_is_written(home, autoju
             nursery.cancel_scope.cancel()
     finally:
         sequencer.close()
+
+
+async def test_whoever_runs_a_portal_replaces_its_key_and_loses_nothing_that_is_not_lost(home):
+    with engine(home / "portal.db") as portal:
+        policy, log = Policy(DOMAIN), portal.sequencer.log
+        assert log is not None
+        answer = await portal_admin.perform(portal.sequencer, policy, {"command": "rotate-key"})
+        assert answer == {"origin": f"{DOMAIN}/mmm-log", "keys": log.vkeys[:2], "witness": log.witness.vkey}
+        with pytest.raises(BadRequest):
+            await portal_admin.perform(portal.sequencer, policy, {"command": "accept-loss"})
+        log.ahead = "somebody has seen more"
+        answer = await portal_admin.perform(portal.sequencer, policy, {"command": "accept-loss"})
+        assert answer["origin"] == f"{DOMAIN}/mmm-log/2" and log.ahead is None
+    with engine(home / "portal.db") as portal:
+        assert portal.sequencer.log is not None and portal.sequencer.log.vkeys[:1] == answer["keys"]
