@@ -14,6 +14,7 @@ from collections.abc import Collection
 
 import trio
 
+from meshd.daemon import gossip
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.progress import Progress
 from meshd.daemon.pushing import Pusher
@@ -28,10 +29,12 @@ from meshd.sync.events import (
     PeerAck,
     PeerChanges,
     PeerClosed,
+    PeerEvidence,
     PeerFeed,
     PeerGone,
     PeerHello,
     PeerItem,
+    PeerNote,
     PeerProfiles,
     PeerWant,
 )
@@ -89,6 +92,7 @@ class Conversation:
                 nursery.start_soon(self._pusher.run)
                 nursery.start_soon(self._watch)
                 nursery.start_soon(self._dispel_doubts)
+                nursery.start_soon(self._tell_of_portals)
                 await self._read()
                 nursery.cancel_scope.cancel()
         except* trio.TooSlowError as group:
@@ -187,8 +191,12 @@ class Conversation:
                     return
                 case PeerGone():
                     return
+                case PeerNote():
+                    await gossip.heard(self._daemon, self.progress.udf, event.text)
+                case PeerEvidence():
+                    await gossip.heard(self._daemon, self.progress.udf, event.first, event.second)
                 case _:
-                    pass  # notes, evidence and stability: for portals and pruning
+                    pass  # stability: for pruning
 
     def _announced_to_us(self, event: PeerChanges) -> None:
         if event.anew:  # the sibling was restored from a backup: its numbers meant other versions
@@ -344,6 +352,24 @@ class Conversation:
             if silence > QUIET_SECONDS:
                 self._session.ping()
                 await self._flush()
+
+    async def _tell_of_portals(self) -> None:
+        """The newest checkpoints that are believed here, and what speaks against a portal; each once."""
+        told: set[tuple[str, ...]] = set()
+        while not self._session.closed:
+            seen = self._daemon.changed.count
+            now = gossip.to_tell(self._daemon.reader.connection)
+            for texts in now:
+                if texts in told:
+                    continue
+                if len(texts) == 1:
+                    self._session.note(texts[0])
+                else:
+                    self._session.evidence(texts[0], texts[1])
+                self._speak.set()
+            told = set(now)
+            await self._daemon.changed.after(seen)
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _dispel_doubts(self) -> None:
         """TCP alone would take minutes to find out that an address is gone: ask, and do not wait long."""
