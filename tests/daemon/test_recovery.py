@@ -20,6 +20,8 @@ from meshd.profile import master, recovery, shares, vault, version
 from meshd.profile.claim import Kind, Role
 from meshd.store import versions
 
+pytestmark = pytest.mark.draft("Master profile recovery")
+
 Json = dict[str, Any]
 RECOVERY = "/v1/recovery"
 

@@ -31,6 +31,8 @@ from meshd.profile.recovery import Escrowed, Info
 from meshd.profile.shares import Scheme
 from meshd.store import versions
 
+pytestmark = pytest.mark.draft("Application profile recovery")
+
 MASTER = "master passphrase"
 SCHEME = Scheme.simple(2, 3)
 

@@ -49,6 +49,8 @@ SCENARIOS = {
     "Connect device": "meshd/daemon/inviting.py, connecting.py, portal_connecting.py",
     "Add and update application": "meshd/daemon/vaults.py",
     "Delete device": "meshd/daemon/removal.py",
+    "Master profile recovery": "meshd/daemon/recovering.py, restoring.py",
+    "Application profile recovery": "meshd/daemon/drilling.py, restoring.py",
 }
 
 
@@ -99,8 +101,6 @@ def _lines(shown: dict[str, set[str]]) -> Iterator[str]:
     yield "## Scenarios"
     yield ""
     yield from _table(SCENARIOS, shown)
-    yield ""
-    yield "Master profile recovery and application profile recovery are not there yet: no recovery shares can be made."
     for transaction, (request, response) in EXAMPLES.items():
         yield ""
         yield f"## {transaction}"
