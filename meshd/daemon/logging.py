@@ -26,6 +26,7 @@ _TELLING = (MeshError, OSError, AssertionError, ImportError, RecursionError, Mem
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0))} | {
     code: f"\\u{code:04x}" for code in (0x2028, 0x2029, 0x202A, 0x202B, 0x202C, 0x202D, 0x202E, 0x2066, 0x2067, 0x2069)
 }
+EACH = 60  # lines of one kind in a minute
 _MAX_LINE = 2000
 _MAX_DEPTH = 8  # causes and groups within groups
 
@@ -37,6 +38,7 @@ def start(level: str, *, stream: TextIO | None = None, environ: Mapping[str, str
     """
     stream = sys.stderr if stream is None else stream
     handler = _Handler(stream)
+    handler.addFilter(Measured())
     handler.setFormatter(JournalFormatter() if is_journal(stream, environ) else TerminalFormatter())
     root = logging.getLogger()
     for old in [one for one in root.handlers if isinstance(one, _Handler)]:
@@ -109,6 +111,27 @@ def _trace(record: logging.LogRecord) -> list[str]:
     if not record.exc_info or record.exc_info[1] is None:
         return []
     return ["  " + line for line in places(record.exc_info[1])]
+
+
+class Measured(logging.Filter):
+    """At most EACH lines of one kind in a minute, below errors: whoever knocks all day fills no disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._minute = 0
+        self._said: dict[str, int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        minute = int(record.created // 60)
+        if minute != self._minute:
+            self._minute, self._said = minute, {}
+        if record.levelno >= logging.ERROR:
+            return True
+        kind = str(record.msg)
+        count = self._said[kind] = self._said.get(kind, 0) + 1
+        if count == EACH:
+            record.msg = f"{kind} (more like this in this minute is left out)"
+        return count <= EACH
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -121,3 +121,19 @@ def test_python_warnings_arrive_in_the_log(written):
 
 def test_a_stream_without_a_file_is_no_journal():
     assert not meshd_logging.is_journal(io.StringIO(), {"JOURNAL_STREAM": "1:2"})
+
+
+def test_lines_of_one_kind_are_measured_and_errors_are_not():
+    measured = meshd_logging.Measured()
+
+    def record(level, text, at=0.0):
+        made = logging.LogRecord("meshd.sync", level, "", 1, text, (), None)
+        made.created = at
+        return made
+
+    flood = [record(logging.INFO, "lost %s") for _ in range(500)]
+    assert sum(measured.filter(one) for one in flood) == meshd_logging.EACH
+    assert "left out" in flood[meshd_logging.EACH - 1].getMessage()
+    assert measured.filter(record(logging.INFO, "another"))
+    assert all(measured.filter(record(logging.ERROR, "a fault")) for _ in range(500))
+    assert measured.filter(record(logging.INFO, "lost %s", at=61.0))
