@@ -13,12 +13,13 @@ import os
 import secrets
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from meshd.daemon import portal_import, portal_log_admin
+from meshd.daemon import portal_import, portal_log_admin, portal_peers
 from meshd.daemon.config import Address, address
 from meshd.daemon.logging import told
 from meshd.daemon.portal_config import Config
@@ -60,9 +61,19 @@ async def perform(sequencer: Sequencer, policy: Policy, asked: Json) -> Json:
             return {"account": account, "status": _STATUS[what]}
         case {"command": "import", "mesh": str(mesh), "accounts": str(accounts)}:
             return await portal_import.load(sequencer, policy, mesh, accounts, now)
+        case {"command": "peer-add", "name": str(), "url": str(), "grant": str(), "keys": list()}:
+            return await _changed(sequencer, asked, portal_peers.add)
+        case {"command": "peer-remove", "name": str()}:
+            return await _changed(sequencer, asked, portal_peers.remove)
         case {"command": "rotate-key" | "accept-loss" as what}:
             return await portal_log_admin.perform(sequencer, what)
     raise BadRequest("an unknown command")
+
+
+async def _changed(sequencer: Sequencer, asked: Json, work: Callable[[sqlite3.Connection, Json], Json]) -> Json:
+    answer: Json = {}
+    await sequencer.change(lambda connection: answer.update(work(connection, asked)))
+    return answer
 
 
 def _set_status(connection: sqlite3.Connection, account: str, status: str) -> None:

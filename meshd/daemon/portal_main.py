@@ -23,6 +23,7 @@ from meshd.daemon import (
     portal_import,
     portal_log_admin,
     portal_log_main,
+    portal_peers,
 )
 from meshd.daemon.sequencer import Sequencer
 from meshd.errors import BadRequest, MeshError, NotFound
@@ -113,6 +114,8 @@ def _admin(argv: Sequence[str]) -> None:
         answer = portal_admin.stats(store)
     elif what == "backup":
         answer = portal_admin.backup(store, arguments.file.absolute())
+    elif what == "peer" and arguments.verb == "list":
+        answer = {"peers": portal_peers.listed(store)}
     elif what == "account" and arguments.verb == "list":
         answer = {"accounts": portal_admin.accounts(store)}
     else:
@@ -149,13 +152,15 @@ def _admin_parser() -> argparse.ArgumentParser:
         ("close", "for ever; the name is not given again"),
     ):
         verbs.add_parser(verb, help=about).add_argument("account")
+    peer = commands.add_parser("peer", help="other portals, witnesses and mirrors")
+    peers = portal_peers.add_arguments(peer)
     logs = portal_log_admin.add_arguments(commands.add_parser("log", help="its key, and what an old copy lost"))
     commands.add_parser("stats", help="how much there is, and what people should hear of")
     commands.add_parser("backup", help="a whole copy of the store in FILE").add_argument("file", type=Path)
     imported = commands.add_parser("import", help="what a portal of 2016 kept")
     imported.add_argument("file", type=Path, help="its mesh.jlog")
     imported.add_argument("--accounts", type=Path, metavar="FILE", help="its portal.jlog")
-    for one in (*commands.choices.values(), *verbs.choices.values(), *logs):
+    for one in (*commands.choices.values(), *verbs.choices.values(), *peers, *logs):
         one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
         one.add_argument("--data", metavar="DIR", default=argparse.SUPPRESS, help="the portal's directory")
     return parser
@@ -166,6 +171,8 @@ def _asked(arguments: argparse.Namespace) -> Json:
         if not 1 <= arguments.days <= 366:
             raise BadRequest("an invitation is for 1 to 366 days")
         return {"command": "invite", "seconds": arguments.days * 24 * 3600, "note": arguments.note}
+    if arguments.what == "peer":
+        return portal_peers.asked(arguments)
     if arguments.what == "log":
         return {"command": arguments.verb}
     if arguments.what == "account":
@@ -215,6 +222,8 @@ def _words(what: str, answer: Json) -> str:
             for one in answer["accounts"]
         ]
         return "\n".join(lines) or "There are no accounts."
+    if what == "peer":
+        return portal_peers.words(answer)
     if what == "log":
         return portal_log_admin.words(answer)
     if what == "account":
