@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.errors import FormatError, MeshError, Refused, RemoteProtocolError
-from meshd.sync.knock import Mode, answer, check
+from meshd.sync.knock import Mode, answer, check, recovery_key
 
 OLD, NEW, STRANGE = b"old discovery key of 32 bytes...", b"new discovery key of 32 bytes...", b"x" * 32
 SERVER, NONCE = bytes(range(16)), bytes(range(16, 32))
 
 
-@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("mode", [Mode.SYNC, Mode.INTRODUCTION])
 def test_a_knock_with_any_key_held_is_recognised(mode: Mode) -> None:
     assert check(answer(mode, NEW, SERVER, NONCE), SERVER, [NEW, OLD]) == (mode, 0)
     assert check(answer(mode, OLD, SERVER, NONCE), SERVER, [NEW, OLD]) == (mode, 1)
@@ -22,6 +22,14 @@ def test_a_knock_with_any_key_held_is_recognised(mode: Mode) -> None:
 
 def test_a_key_held_twice_counts_where_it_stands_first() -> None:
     assert check(answer(Mode.SYNC, OLD, SERVER, NONCE), SERVER, [NEW, OLD, OLD]) == (Mode.SYNC, 1)
+
+
+def test_who_names_a_recovery_entry_comes_in_by_that_alone_and_for_that_alone() -> None:
+    key, other = recovery_key("MB2GK-6DUF5"), recovery_key("MB2GK-6DUF6")
+    assert check(answer(Mode.RECOVERY, key, SERVER, NONCE), SERVER, [OLD], [other, key]) == (Mode.RECOVERY, 1)
+    for mode, given in ((Mode.RECOVERY, OLD), (Mode.SYNC, key), (Mode.INTRODUCTION, key)):
+        with pytest.raises(Refused):
+            check(answer(mode, given, SERVER, NONCE), SERVER, [OLD], [other, key])
 
 
 def test_a_stranger_is_refused() -> None:
