@@ -73,7 +73,7 @@ class Siblings:
         self._pins = Pins(daemon)
         self._door = recovery_door.Door(daemon)
         daemon.heard_all = self._heard_all
-        self._presence = Presence(daemon, network, lambda: self.port, self._seen, self._gone)
+        self._presence = Presence(daemon, network, lambda: self.port, self._acked, self._seen, self._gone)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve and dial for as long as this device belongs to a mesh; `started` once the port is open."""
@@ -84,13 +84,19 @@ class Siblings:
             nursery.start_soon(self._keep_diallers, nursery)
             task_status.started()
 
+    def _acked(self, udf: str) -> int:
+        """By its word of now, or of when it was here last."""
+        progress = self.connections.get(udf)
+        return max(peers.get(self._daemon.reader.connection, udf).their_ack, progress.acked if progress else 0)
+
     def _seen(self, sighted: Sighted) -> None:
         sibling = self.known.setdefault(sighted.udf, Sibling(sighted.udf))
-        now = {sighted.instance: sighted.addresses}
-        if sighted.udf in self.connections and sibling.seen and sibling.seen != now:
+        # A device that lost power leaves its old name behind until it times out: the newest sighting counts. What is at
+        # the same place is another name of the same device, under another key.
+        same = {name: where for name, where in sibling.seen.items() if where == sighted.addresses}
+        if sighted.udf in self.connections and sibling.seen and not same:
             self.connections[sighted.udf].doubt()
-        # A device that lost power leaves its old name behind until it times out: the newest sighting counts.
-        sibling.seen = now
+        sibling.seen = same | {sighted.instance: sighted.addresses}
         sibling.key = sighted.key
         sibling.nudge()
         self._daemon.changed.bump()
@@ -165,9 +171,9 @@ class Siblings:
         mode, fitting = knock.check(given, challenge, tier1.discovery, [key for key, _ in doors])
         contexts = self._pins.contexts()
         if mode is knock.Mode.SYNC:
-            if not self._daemon.snapshot.is_member:
-                raise Refused("this device was removed from its mesh")
             secured = await tls.wrap_server(stream, contexts.server)
+            if not self._daemon.snapshot.is_member:  # who is left before hello introduces itself, and is shown why
+                raise Refused("this device was removed from its mesh")
             udf = self._pins.device(tls.peer_certificate(secured))
             admitted()
             await self._converse(secured, Progress(udf, address, outgoing=False))
@@ -192,18 +198,25 @@ class Siblings:
                 running.add(udf)
                 self.known.setdefault(udf, Sibling(udf))
                 nursery.start_soon(self._keep_connected, udf, running)
-            for udf in self._daemon.snapshot.gone & self.known.keys():
+            for udf in self._to_tell() & self.known.keys():
                 if udf in running:
                     self.known[udf].nudge()  # it is not to be dialled any more
                 elif udf not in telling and (self.known[udf].seen or self.addresses(udf)):
                     telling.add(udf)
-                    nursery.start_soon(self._tell_removed, udf, telling)
+                    nursery.start_soon(self._tell, udf, telling)
             await self._daemon.changed.after(seen)
 
     def _wanted(self) -> set[str]:
         """Whom to be connected with: every other device, and nobody once this one was removed."""
         snapshot = self._daemon.snapshot
         return set(snapshot.siblings) if snapshot.is_member else set()
+
+    def _to_tell(self) -> frozenset[str]:
+        """Who is not of the mesh any more; and once that is this device, those who are: where admins removed each other
+        apart, they alone know it who are removed.
+        """
+        snapshot = self._daemon.snapshot
+        return snapshot.gone - {snapshot.own} | (frozenset() if snapshot.is_member else frozenset(snapshot.siblings))
 
     async def _keep_connected(self, udf: str, running: set[str]) -> None:
         """Dial one sibling whenever it is not connected, with growing pauses that any news cuts short."""
@@ -329,19 +342,17 @@ class Siblings:
             await trio.aclose_forcefully(stream)
             raise
 
-    async def _tell_removed(self, udf: str, telling: set[str]) -> None:
-        """Show a device that is not of the mesh any more the profiles that say so; once a sighting, and again after
+    async def _tell(self, udf: str, telling: set[str]) -> None:
+        """Show a device the profiles that say who is not of the mesh any more; once a sighting, and again after
         somebody whom we do not know introduced himself: it may be that one.
 
-        It is sought where it was last reached, too. Of two admins who removed each other apart each announces itself
-        under
-        a key that the others never got, so that nobody here recognises its name.
+        It is sought where it was last reached, too: its name may be made under a key that never came here.
         """
         pause, failed = FIRST_RETRY, 0
         try:
             sibling = self.known[udf]
             certificate = self._daemon.certificate_of(udf)
-            while certificate is not None and udf in self._daemon.snapshot.gone:
+            while certificate is not None and udf in self._to_tell():
                 wake, told = sibling.wake, False
                 for address in self.addresses(udf):
                     told = told or await self._introduce(sibling, address, tls.intro_client_context([certificate]))

@@ -27,9 +27,9 @@ def test_a_key_held_twice_counts_where_it_stands_first() -> None:
 def test_who_names_a_recovery_entry_comes_in_by_that_alone_and_for_that_alone() -> None:
     key, other = recovery_key("MB2GK-6DUF5"), recovery_key("MB2GK-6DUF6")
     assert check(answer(Mode.RECOVERY, key, SERVER, NONCE), SERVER, [OLD], [other, key]) == (Mode.RECOVERY, 1)
-    for mode, given in ((Mode.RECOVERY, OLD), (Mode.SYNC, key), (Mode.INTRODUCTION, key)):
+    for mode, tried in ((Mode.RECOVERY, OLD), (Mode.SYNC, key), (Mode.INTRODUCTION, key)):
         with pytest.raises(Refused):
-            check(answer(mode, given, SERVER, NONCE), SERVER, [OLD], [other, key])
+            check(answer(mode, tried, SERVER, NONCE), SERVER, [OLD], [other, key])
 
 
 def test_a_stranger_is_refused() -> None:
