@@ -93,7 +93,11 @@ REMOVED = record({"id": ID, "name": NAME, "removed": nullable(TIME), **_HEARD})
 REMOVALS = record({"removed": array(REMOVED)})
 EXPOSED = record(
     {"id": ID, "title": text(most=1024), "changed": boolean("nothing that it holds now was readable there")},
-    {"deleted": boolean("changed is of what it held last: at the site that may still be valid"), "application": text(most=64), "username": text(most=1024)},
+    {
+        "deleted": boolean("changed is of what it held last: at the site that may still be valid"),
+        "application": text(most=64),
+        "username": text(most=1024),
+    },
 )
 EXPOSURE = record({"device": CALLED, "items": array(EXPOSED), "exposed": integer(), "unchanged": integer()})
 
