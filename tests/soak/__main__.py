@@ -1,4 +1,5 @@
-"""`make soak`: the long counts. kill -9 rounds, worlds of authority, simulated meshes, every property at full count.
+"""`make soak`: the long counts. kill -9 rounds, worlds of authority, simulated meshes, portals' logs, every
+property at full count.
 
     make soak                              everything, for hours
     make soak ARGS="--minutes 30"          a share of everything
@@ -20,7 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from harness import authority_check, kill_rounds, simulation
+from harness import authority_check, kill_rounds, log_world, simulation
 
 ROOT = Path(__file__).parents[2]
 ROUNDS, WORLDS = 500, 100_000
@@ -28,9 +29,11 @@ ROUNDS_EACH = 50  # rounds with one pair of devices, then a new pair
 WORLDS_EACH = 200  # worlds that one process plays at a time
 LAST_FILE = 60.0  # seconds over time that a file of tests may take to end
 MESHES = 10_000
+LOGS = 10_000
+LOGS_EACH = 50  # lives that one process plays at a time
 MESHES_EACH = 10  # simulated meshes that one process plays at a time
-PARTS = ("kills", "worlds", "meshes", "properties")
-SHARES = {"kills": 0.3, "worlds": 0.2, "meshes": 0.3, "properties": 0.2}  # of --minutes
+PARTS = ("kills", "worlds", "meshes", "logs", "properties")
+SHARES = {"kills": 0.3, "worlds": 0.2, "meshes": 0.25, "logs": 0.05, "properties": 0.2}  # of --minutes
 
 
 class Progress:
@@ -116,6 +119,31 @@ def meshes(arguments: argparse.Namespace, seconds: float | None) -> bool:
     return True
 
 
+def logs(arguments: argparse.Namespace, seconds: float | None) -> bool:
+    """Honest logs of portals, with crashes, restores and slow witnesses: nobody accuses one. On all processors."""
+    progress = Progress("lives of logs", arguments.logs, seconds)
+    done = 0
+    starts = range(arguments.seed, arguments.seed + arguments.logs, LOGS_EACH)
+    with ProcessPoolExecutor() as pool:
+        waves = [starts[place : place + 4] for place in range(0, len(starts), 4)]
+        for wave in waves:
+            try:
+                done += sum(pool.map(_play_logs, wave))
+            except AssertionError as exc:
+                _report(exc)  # it names its seed
+                return False
+            if not progress.goes_on(min(done, arguments.logs)):
+                break
+    print(f"  {done} lives of logs, none accused", flush=True)
+    return True
+
+
+def _play_logs(first: int) -> int:
+    for seed in range(first, first + LOGS_EACH):
+        log_world.honest_life(seed)
+    return LOGS_EACH
+
+
 def _play_meshes(first: int) -> int:
     for seed in range(first, first + MESHES_EACH):
         try:
@@ -170,6 +198,7 @@ RUN: dict[str, Callable[[argparse.Namespace, float | None], bool]] = {
     "kills": kills,
     "worlds": worlds,
     "meshes": meshes,
+    "logs": logs,
     "properties": properties,
 }
 
@@ -181,6 +210,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"of kill -9 (default {ROUNDS})")
     parser.add_argument("--worlds", type=int, default=WORLDS, metavar="N", help=f"of authority (default {WORLDS})")
     parser.add_argument("--meshes", type=int, default=MESHES, metavar="N", help=f"simulated (default {MESHES})")
+    parser.add_argument("--logs", type=int, default=LOGS, metavar="N", help=f"lives of portals' logs (default {LOGS})")
     parser.add_argument("--seed", type=int, metavar="S", help="the first seed (default: any)")
     arguments = parser.parse_args()
     if arguments.seed is None:
