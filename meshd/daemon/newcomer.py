@@ -11,6 +11,8 @@ profile from the same key would be a fork of its chain (formats.md F1). So there
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from meshd.profile.device import DeviceKeys
 from meshd.profile.version import Version
 from meshd.store.files import file_error, sync_directory
 from meshd.store.keystore import Keystore
+from meshd.store.outcome import Outcome
 
 NEWCOMER = "newcomer"  # where profile and progress are saved
 
@@ -73,6 +76,32 @@ async def asks(daemon: Daemon, newcomer: Newcomer) -> Newcomer:
     newcomer = replace(newcomer, asked=True)
     await _save(daemon, _state(newcomer))
     return newcomer
+
+
+async def enter(
+    daemon: Daemon,
+    newcomer: Newcomer,
+    commit: Callable[[sqlite3.Connection, Outcome], None],
+    told: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Make this device one of the mesh by `commit`, in one transaction, and unlock it; whatever happens to the caller,
+    all of it or nothing. `told` runs once that is durable."""
+
+    def run(connection: sqlite3.Connection, outcome: Outcome) -> None:
+        commit(connection, outcome)
+        pairing_wire.forget(connection, NEWCOMER)
+
+    with trio.CancelScope(shield=True):
+        # Before the commit: whoever wakes up from it finds keys beside the mesh.
+        daemon.keystore, daemon.tier1 = newcomer.keystore, newcomer.tier1
+        try:
+            await daemon.transact(run)
+        except BaseException:
+            daemon.keystore = daemon.tier1 = None
+            raise
+        if told is not None:
+            await told()
+        await daemon.install(newcomer.keys, newcomer.cache_key)
 
 
 async def discard(daemon: Daemon) -> None:

@@ -16,7 +16,7 @@ import trio
 from meshd.daemon import newcomer as newcomers
 from meshd.daemon import pairing_wire
 from meshd.daemon.context import Daemon
-from meshd.daemon.newcomer import NEWCOMER, Newcomer
+from meshd.daemon.newcomer import Newcomer
 from meshd.daemon.pairing_wire import PROOF_SECONDS, Followed, Talk
 from meshd.daemon.verifying import verify
 from meshd.errors import CodeError, Denied, MeshError, NetworkError, Refused, RemoteProtocolError, TrustError
@@ -220,18 +220,8 @@ class Joining:
                 raise TrustError("the profile that was shown first is no part of what came along")
             peers.seen(connection, admin, now)
             peers.set_addresses(connection, admin, welcome.addresses[: peers.MAX_ADDRESSES])
-            pairing_wire.forget(connection, NEWCOMER)
 
-        with trio.CancelScope(shield=True):
-            # Before the commit: whoever wakes up from it finds keys beside the mesh.
-            daemon.keystore, daemon.tier1 = newcomer.keystore, newcomer.tier1
-            try:
-                await daemon.transact(commit)
-            except BaseException:
-                daemon.keystore = daemon.tier1 = None
-                raise
-            await self._talk.part()  # tells the host that we have it
-            await daemon.install(newcomer.keys, newcomer.cache_key)
+        await newcomers.enter(daemon, newcomer, commit, self._talk.part)  # the last tells the host that we have it
 
     def _end(self, event: Event) -> MeshError:
         """What an event that is not the next step says."""

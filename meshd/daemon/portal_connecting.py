@@ -23,11 +23,11 @@ from meshd.daemon import names as naming
 from meshd.daemon import newcomer as newcomers
 from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon
-from meshd.daemon.newcomer import NEWCOMER, Newcomer
+from meshd.daemon.newcomer import Newcomer
 from meshd.daemon.pairing_wire import Followed
 from meshd.daemon.pen import Pen
 from meshd.daemon.portal_account import shown_profiles
-from meshd.daemon.portal_link import Link, Where
+from meshd.daemon.portal_link import Link, Where, personal_profiles
 from meshd.daemon.portals import Portals, where_of
 from meshd.daemon.verifying import check
 from meshd.errors import (
@@ -50,10 +50,7 @@ from meshd.portal.messages import (
     ConnectStartResponse,
     ConnectStatusRequest,
     ConnectStatusResponse,
-    GetRecordsResponse,
-    GetRequest,
 )
-from meshd.portal.structures import KeyValue, SearchConstraints
 from meshd.profile import connection as connections
 from meshd.profile import version
 from meshd.profile.apps import group
@@ -66,8 +63,6 @@ POLL_FIRST, POLL_LAST = 1.0, 15.0  # seconds between two questions whether someb
 ASK_AGAIN = 600.0  # seconds; a portal forgets a request after 15 minutes
 GIVE_UP = 3600.0
 SYNC_SECONDS = 20.0
-MAX_PAGES = 2000
-MAX_BYTES = 256 * 1024 * 1024  # of profiles
 KEPT = 8
 
 
@@ -264,7 +259,7 @@ class RemoteConnections:
         request = connections.write_request(newcomer.keys.dsk, newcomer.profile, mesh, token)
         connection.move("requested" if connection.confirmed else "comparing")
         await self._both_say_yes(job, link, request)
-        raws = await self._profiles(link, mesh)
+        raws = await personal_profiles(link, mesh)
         await self._join(job, mesh, raws)
 
     async def _shown(self, job: _Job, link: Link) -> list[Version]:
@@ -363,29 +358,6 @@ class RemoteConnections:
 
     # --- joining ------------------------------------------------------------------------------------------------------
 
-    async def _profiles(self, link: Link, mesh: str) -> list[bytes]:
-        """All personal profiles of the feed, in the order of the log."""
-        found: list[bytes] = []
-        size, key = 0, ""
-        for _ in range(MAX_PAGES):
-            asked = GetRequest(
-                key_values=[
-                    KeyValue(key="UserProfile", value=mesh),
-                    KeyValue(key="Type", value="SignedPersonalProfile"),
-                ],
-                search_constraints=SearchConstraints(page_key=key or None),
-            )
-            answer = await link.ask("GetRecords", asked, GetRecordsResponse)
-            page = [bytes(item.data) for item in answer.data_items or [] if item.data]
-            found += page
-            size += sum(map(len, page))
-            if size > MAX_BYTES:
-                break
-            if not answer.page_key or answer.page_key == key:
-                return found
-            key = answer.page_key
-        raise RemoteProtocolError("the portal's feed does not end")
-
     async def _join(self, job: _Job, mesh: str, raws: list[bytes]) -> None:
         """Membership, profiles and the portal in one transaction; then unlocked."""
         daemon, newcomer, where = self._daemon, job.newcomer, job.where
@@ -404,16 +376,8 @@ class RemoteConnections:
                     hint="it may show an old state: run meshctl connect again in a while",
                 )
             store.put(connection, str(where.account), where.address, plain=where.plain)
-            pairing_wire.forget(connection, NEWCOMER)
 
-        with trio.CancelScope(shield=True):
-            daemon.keystore, daemon.tier1 = newcomer.keystore, newcomer.tier1
-            try:
-                await daemon.transact(commit)
-            except BaseException:
-                daemon.keystore = daemon.tier1 = None
-                raise
-            await daemon.install(newcomer.keys, newcomer.cache_key)
+        await newcomers.enter(daemon, newcomer, commit)
 
     async def _follow(self, job: _Job) -> None:
         """The rest of what the mesh holds, not waited for long: it comes by itself. Then say what we are called."""

@@ -30,14 +30,26 @@ from meshd.net.portal_client import ANSWER_SECONDS, ConnectionLost, HttpAnswer, 
 from meshd.net.srv import Services
 from meshd.portal import codec, headers, httpsig
 from meshd.portal.codec import MAX_ANSWER, Dialect
+from meshd.portal.decide_read import PERSONAL
 from meshd.portal.httpsig import Signable
-from meshd.portal.messages import HelloRequest, HelloResponse, MeshResponse, Request, Response
+from meshd.portal.messages import (
+    GetRecordsResponse,
+    GetRequest,
+    HelloRequest,
+    HelloResponse,
+    MeshResponse,
+    Request,
+    Response,
+)
 from meshd.portal.names import AccountName
 from meshd.portal.statuses import SUCCESSES, Status
+from meshd.portal.structures import KeyValue, SearchConstraints
 
 ResponseT = TypeVar("ResponseT", bound=Response)
 
 MAX_REDIRECTS = 3
+MAX_PAGES = 2000
+MAX_BYTES = 256 * 1024 * 1024  # of profiles
 MAX_TRIES = 4  # of one transaction, for whatever reasons
 SKEW_SECONDS = 30  # clocks that differ by less need no correction
 MAX_SKEW = 366 * 86400
@@ -267,6 +279,28 @@ class Link:
             return False
         self._skew = skew
         return True
+
+
+async def personal_profiles(link: Link, mesh: str, *, signed: bool = True) -> list[bytes]:
+    """All personal profiles that the portal holds of a mesh, in the order of its log: the history by which they judge
+    themselves. RemoteProtocolError for one without an end."""
+    found: list[bytes] = []
+    size, page_key = 0, ""
+    for _ in range(MAX_PAGES):
+        asked = GetRequest(
+            key_values=[KeyValue(key="UserProfile", value=mesh), KeyValue(key="Type", value=PERSONAL)],
+            search_constraints=SearchConstraints(page_key=page_key or None),
+        )
+        answer = await link.ask("GetRecords", asked, GetRecordsResponse, signed=signed)
+        page = [bytes(item.data) for item in answer.data_items or [] if item.data]
+        found += page
+        size += sum(map(len, page))
+        if size > MAX_BYTES:
+            break
+        if not answer.page_key or answer.page_key == page_key:
+            return found
+        page_key = answer.page_key
+    raise RemoteProtocolError("the portal's feed does not end")
 
 
 def refusal(status: int, response: Response) -> MeshError:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import trio
 
+from meshd.store.peers import Peer
+
 
 @dataclass(slots=True)
 class Progress:
@@ -33,3 +35,8 @@ class Progress:
         """The network is another one, or the peer is seen elsewhere: let it show at once that it is there."""
         self.doubted.set()
         self.doubted = trio.Event()
+
+
+def acked(remembered: Peer, progress: Progress | None) -> int:
+    """Our seq up to which a sibling has committed everything, by its word of now or of when it was here last."""
+    return max(remembered.their_ack, progress.acked if progress is not None and progress.connected else 0)

@@ -17,7 +17,7 @@ from meshd.crypto.keys import SigningKey
 from meshd.daemon import exposure, removal
 from meshd.daemon.context import Daemon
 from meshd.daemon.pen import Pen
-from meshd.daemon.progress import Progress
+from meshd.daemon.progress import Progress, acked
 from meshd.daemon.removal import Plan, Removed
 from meshd.daemon.status import in_step, newest_seq
 from meshd.errors import NotFound
@@ -133,8 +133,7 @@ def acknowledgement(daemon: Daemon, removed: Removed | str, connections: Mapping
     for udf in sorted(daemon.snapshot.siblings):
         known, progress = peers.get(connection, udf), connections.get(udf)
         connected = progress is not None and progress.connected
-        acked = max(known.their_ack, progress.acked if progress is not None and connected else 0)
-        if seq is not None and acked >= seq:
+        if seq is not None and acked(known, progress) >= seq:
             acknowledged.append(udf)
         else:
             pending.append((udf, now if connected else known.last_seen))

@@ -27,9 +27,8 @@ from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.names import moved_past
-from meshd.daemon.newcomer import NEWCOMER
 from meshd.daemon.pen import Pen
-from meshd.daemon.portal_link import Link, Where
+from meshd.daemon.portal_link import Where, personal_profiles
 from meshd.daemon.portals import Portals
 from meshd.daemon.verifying import check
 from meshd.errors import (
@@ -38,15 +37,12 @@ from meshd.errors import (
     MeshError,
     NotFound,
     Refused,
-    RemoteProtocolError,
     TrustError,
 )
 from meshd.net.discovery import SYNC_TYPE, Seen
 from meshd.net.lan import Network, format_address
 from meshd.portal.codec import Dialect
-from meshd.portal.decide_read import PERSONAL
-from meshd.portal.messages import GetRecordsResponse, GetRequest, GetResponse
-from meshd.portal.structures import KeyValue, SearchConstraints
+from meshd.portal.messages import GetRequest, GetResponse
 from meshd.profile import device, escrow, master, recovery, shares, vault, version
 from meshd.profile.claim import Kind, State
 from meshd.profile.personal import Listing
@@ -58,8 +54,6 @@ from meshd.store.replica import Directory, Outcome
 
 SEARCH_SECONDS = 8.0  # for devices on this network; a second or two more than they need to be seen
 SYNC_SECONDS = 45.0  # that the rest is waited for; after that it comes by itself
-MAX_PAGES = 2000
-MAX_BYTES = 256 * 1024 * 1024
 MAX_PEERS = 64
 
 
@@ -112,27 +106,7 @@ async def from_portal(portals: Portals, where: Where, key: bytes) -> Found:
             hint="look whether they are the newest; a passphrase of the shares that is wrong looks the same",
         )
     entry, escrowed = _opened(version.from_json(entries[0]).raw, key)
-    return Found(entry, escrowed, tuple(await _history(link, escrowed.master.udf)), where)
-
-
-async def _history(link: Link, mesh: str) -> list[bytes]:
-    found: list[bytes] = []
-    size, page_key = 0, ""
-    for _ in range(MAX_PAGES):
-        asked = GetRequest(
-            key_values=[KeyValue(key="UserProfile", value=mesh), KeyValue(key="Type", value=PERSONAL)],
-            search_constraints=SearchConstraints(page_key=page_key or None),
-        )
-        answer = await link.ask("GetRecords", asked, GetRecordsResponse, signed=False)
-        page = [bytes(item.data) for item in answer.data_items or [] if item.data]
-        found += page
-        size += sum(map(len, page))
-        if size > MAX_BYTES:
-            break
-        if not answer.page_key or answer.page_key == page_key:
-            return found
-        page_key = answer.page_key
-    raise RemoteProtocolError("the portal's history does not end")
+    return Found(entry, escrowed, tuple(await personal_profiles(link, escrowed.master.udf, signed=False)), where)
 
 
 async def from_lan(network: Network, key: bytes, rng: Rng, address: str = "") -> Found:
@@ -223,16 +197,8 @@ async def restore(
         if found.where is not None:
             store.put(connection, str(found.where.account), found.where.address, plain=found.where.plain)
         _remember(pen, found, now)
-        pairing_wire.forget(connection, NEWCOMER)
 
-    with trio.CancelScope(shield=True):
-        daemon.keystore, daemon.tier1 = newcomer.keystore, newcomer.tier1
-        try:
-            await daemon.transact(commit)
-        except BaseException:
-            daemon.keystore = daemon.tier1 = None
-            raise
-        await daemon.install(newcomer.keys, newcomer.cache_key)
+    await newcomers.enter(daemon, newcomer, commit)
     return await _open_the_rest(daemon, found, name, caught_up)
 
 

@@ -19,7 +19,7 @@ from meshd.daemon import introduction, recovery_door
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.pins import Pins
 from meshd.daemon.presence import Presence, Sighted
-from meshd.daemon.progress import Progress
+from meshd.daemon.progress import Progress, acked
 from meshd.daemon.syncing import DOUBT_SECONDS, STRIKES, Conversation
 from meshd.errors import MeshError, NetworkError, Refused, RemoteProtocolError
 from meshd.net import streams, tls
@@ -85,9 +85,7 @@ class Siblings:
             task_status.started()
 
     def _acked(self, udf: str) -> int:
-        """By its word of now, or of when it was here last."""
-        progress = self.connections.get(udf)
-        return max(peers.get(self._daemon.reader.connection, udf).their_ack, progress.acked if progress else 0)
+        return acked(peers.get(self._daemon.reader.connection, udf), self.connections.get(udf))
 
     def _seen(self, sighted: Sighted) -> None:
         sibling = self.known.setdefault(sighted.udf, Sibling(sighted.udf))

@@ -40,7 +40,7 @@ class Progress:
     """One line now and then: how much of how many, and how long it will still take."""
 
     def __init__(self, what: str, total: int, seconds: float | None) -> None:
-        self._what, self._total = what, total
+        self._what, self.total = what, total
         self._began = time.monotonic()
         self._deadline = None if seconds is None else self._began + seconds
         self._told = self._began
@@ -48,12 +48,12 @@ class Progress:
     def goes_on(self, done: int) -> bool:
         """Tell where we are, every ten seconds; False when the time is over."""
         now = time.monotonic()
-        if done and (now - self._told >= 10 or done == self._total):
+        if done and (now - self._told >= 10 or done == self.total):
             self._told = now
-            left = (now - self._began) / done * (self._total - done)
+            left = (now - self._began) / done * (self.total - done)
             if self._deadline is not None:
                 left = min(left, max(self._deadline - now, 0))
-            print(f"  {self._what}: {done} of {self._total}, {_span(left)} to go", flush=True)
+            print(f"  {self._what}: {done} of {self.total}, {_span(left)} to go", flush=True)
         return self._deadline is None or now < self._deadline
 
 
@@ -76,66 +76,56 @@ def kills(arguments: argparse.Namespace, seconds: float | None) -> bool:
 
 def worlds(arguments: argparse.Namespace, seconds: float | None) -> bool:
     """Random worlds against the definition of authority, on all processors."""
-    progress = Progress("worlds", arguments.worlds, seconds)
-    done = 0
+    again = "  again: MESHD_WORLDS=1 MESHD_WORLDS_FROM=SEED pytest tests/profile/test_trust_worlds.py"
     starts = range(arguments.seed, arguments.seed + arguments.worlds, WORLDS_EACH)
+    done = _on_all_processors(Progress("worlds", arguments.worlds, seconds), starts, 8, _play_worlds, again)
+    if done is not None:
+        print(f"  {done} worlds, all as the definition says", flush=True)
+    return done is not None
+
+
+def meshes(arguments: argparse.Namespace, seconds: float | None) -> bool:
+    """Whole meshes, simulated in one seed each: partitions, crashes, backups, thieves. On all processors."""
+    starts = range(arguments.seed, arguments.seed + arguments.meshes, MESHES_EACH)
+    done = _on_all_processors(Progress("meshes", arguments.meshes, seconds), starts, 4, _play_meshes)
+    if done is not None:
+        print(f"  {done} meshes, every promise kept", flush=True)
+    return done is not None
+
+
+def logs(arguments: argparse.Namespace, seconds: float | None) -> bool:
+    """Honest logs of portals, with crashes, restores and slow witnesses: nobody accuses one. On all processors."""
+    starts = range(arguments.seed, arguments.seed + arguments.logs, LOGS_EACH)
+    done = _on_all_processors(Progress("lives of logs", arguments.logs, seconds), starts, 4, _play_logs)
+    if done is not None:
+        print(f"  {done} lives of logs, none accused", flush=True)
+    return done is not None
+
+
+def _on_all_processors(
+    progress: Progress, starts: range, wave: int, play: Callable[[int], int], again: str = ""
+) -> int | None:
+    """Play the lots that begin at these seeds, a wave at a time; how many were played, None if a promise was broken:
+    the failure names its seed."""
+    done = 0
     with ProcessPoolExecutor() as pool:
-        waves = [starts[place : place + 8] for place in range(0, len(starts), 8)]
-        for wave in waves:
+        for place in range(0, len(starts), wave):
             try:
-                done += sum(pool.map(_play_worlds, wave))
+                done += sum(pool.map(play, starts[place : place + wave]))
             except AssertionError as exc:
-                _report(exc)  # it names its seed
-                print("  again: MESHD_WORLDS=1 MESHD_WORLDS_FROM=SEED pytest tests/profile/test_trust_worlds.py")
-                return False
-            if not progress.goes_on(min(done, arguments.worlds)):
+                _report(exc)
+                if again:
+                    print(again)
+                return None
+            if not progress.goes_on(min(done, progress.total)):
                 break
-    print(f"  {done} worlds, all as the definition says", flush=True)
-    return True
+    return done
 
 
 def _play_worlds(first: int) -> int:
     for seed in range(first, first + WORLDS_EACH):
         authority_check.check(seed)
     return WORLDS_EACH
-
-
-def meshes(arguments: argparse.Namespace, seconds: float | None) -> bool:
-    """Whole meshes, simulated in one seed each: partitions, crashes, backups, thieves. On all processors."""
-    progress = Progress("meshes", arguments.meshes, seconds)
-    done = 0
-    starts = range(arguments.seed, arguments.seed + arguments.meshes, MESHES_EACH)
-    with ProcessPoolExecutor() as pool:
-        waves = [starts[place : place + 4] for place in range(0, len(starts), 4)]
-        for wave in waves:
-            try:
-                done += sum(pool.map(_play_meshes, wave))
-            except AssertionError as exc:
-                _report(exc)  # it says how to play its seed again
-                return False
-            if not progress.goes_on(min(done, arguments.meshes)):
-                break
-    print(f"  {done} meshes, every promise kept", flush=True)
-    return True
-
-
-def logs(arguments: argparse.Namespace, seconds: float | None) -> bool:
-    """Honest logs of portals, with crashes, restores and slow witnesses: nobody accuses one. On all processors."""
-    progress = Progress("lives of logs", arguments.logs, seconds)
-    done = 0
-    starts = range(arguments.seed, arguments.seed + arguments.logs, LOGS_EACH)
-    with ProcessPoolExecutor() as pool:
-        waves = [starts[place : place + 4] for place in range(0, len(starts), 4)]
-        for wave in waves:
-            try:
-                done += sum(pool.map(_play_logs, wave))
-            except AssertionError as exc:
-                _report(exc)  # it names its seed
-                return False
-            if not progress.goes_on(min(done, arguments.logs)):
-                break
-    print(f"  {done} lives of logs, none accused", flush=True)
-    return True
 
 
 def _play_logs(first: int) -> int:
