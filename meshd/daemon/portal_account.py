@@ -1,7 +1,8 @@
 """An account at a portal: looking whether it is there and whose it is, and opening it.
 
-An account is opened with the root of the mesh's profiles, by a device that the root lists. Who shows another mesh's
-profile under our account's name is told so, and nothing of it is taken.
+An account is opened with the root of the mesh's profiles, by a device that the root lists, or by one that a later
+profile shows to be an administrator: it brings the profiles after the root at once, and the portal knows it then. Who
+shows another mesh's profile under our account's name is told so, and nothing of it is taken.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from meshd.portal.messages import (
     ValidateResponse,
 )
 from meshd.portal.structures import Binary, ChainRow
-from meshd.profile import version
+from meshd.profile import device, version
 from meshd.profile.claim import Kind
 from meshd.profile.version import Parsed
 from meshd.store import portals_client as store
 
-MAX_SHOWN = 64  # profiles that one answer may show
+MAX_SHOWN = 64  # profiles that one answer may show, or one request
+LOT_BYTES = 2_500_000  # of the signed bytes of one request; a body has at most 4 MiB
 LANGUAGES = ["en"]
 
 
@@ -61,38 +63,92 @@ async def open_account(daemon: Daemon, link: Link, invite: str | None = None) ->
     name = await link.ask("ValidateAccount", ValidateRequest(account=account, language=LANGUAGES), ValidateResponse)
     shown = await shown_profiles(link)
     if any(profile.claim.identifier == mesh for profile in shown):
+        if not _listed(daemon, shown):
+            await come_back(daemon, link, shown)
         return
     if shown or (name.valid is False and link.dialect is Dialect.PLAIN):
         raise Exists(f"{account} is another mesh's account.", hint="choose another name")
-    root = store.root(daemon.reader.connection, mesh)
-    if root is None:
-        raise StoreError("the store does not hold the first profile of its mesh")
-    parsed = version.parse(root)
-    rows = chain_rows(daemon, [vid for part in parsed.embedded[1:] for vid in part.claim.links.p])
-    request = CreateRequest(account=account, profile=version.to_json(parsed), invite=invite, rows=rows or None)
+    root = _root(daemon)
+    proof = None if _listed(daemon, [root]) else _proof(daemon)
+    if proof is None and not _listed(daemon, [root]):
+        raise Denied(
+            "Only an administrator's device can open an account at a portal.",
+            hint="run meshctl portal add there; this device uses it too then",
+        )
     try:
-        await link.ask("CreateAccount", request, CreateResponse)
-    except Denied as exc:
-        if daemon.snapshot.own not in parsed.claim.devices:
-            raise Denied(
-                "Only the device that the mesh began with can open an account at a portal.",
-                hint="run meshctl portal add there; this device uses it too then",
-            ) from exc
-        raise
+        await link.ask("CreateAccount", _creation(daemon, link, root, proof, invite), CreateResponse)
+        if proof is not None:
+            await _bring(daemon, link, daemon.profiles_beyond([root.claim.vid]))
     except Exists as exc:
         reason = f": {name.reason}" if name.valid is False and name.reason else ""
         raise Exists(f"{account} can't be had{reason[:200]}", hint="choose another name") from exc
 
 
 async def come_back(daemon: Daemon, link: Link, shown: Sequence[Parsed]) -> bool:
-    """Show a portal that does not know this device the profiles by which the master key listed it: after a recovery
-    nobody else is there to do it. False where there are none. Denied, NetworkError …"""
+    """Show a portal that does not know this device the profiles by which it comes to: after a recovery, or where the
+    account is younger than this device, nobody else may be there to do it. False where this device can't: it is no
+    administrator, and the master key listed it in none of them. Denied, NetworkError …"""
     raws = daemon.profiles_beyond([one.claim.vid for one in shown])
-    found = [version.parse(raw) for raw in raws[:MAX_SHOWN]]
-    if not found or found[0].claim.signer != daemon.snapshot.mesh:
+    if not raws:
         return False
-    await link.ask("Publish", PublishRequest(entries=[version.to_json(one) for one in found]), PublishResponse)
+    if version.parse(raws[0]).claim.signer != daemon.snapshot.mesh:
+        proof = _proof(daemon)
+        if proof is None or link.dialect is Dialect.PLAIN:
+            return False
+        await link.ask("CreateAccount", _creation(daemon, link, _root(daemon), proof, None), CreateResponse)
+    await _bring(daemon, link, raws)
     return True
+
+
+async def _bring(daemon: Daemon, link: Link, raws: Sequence[bytes]) -> None:
+    """Publish profiles in their order, as many at once as one request holds."""
+    lot: list[Parsed] = []
+    for number, raw in enumerate(raws, 1):
+        lot.append(version.parse(raw))
+        size = sum(len(one.raw) for one in lot)
+        following = len(raws[number]) if number < len(raws) else 0
+        if len(lot) == MAX_SHOWN or size + following > LOT_BYTES or not following:
+            rows = chain_rows(daemon, [vid for one in lot for part in one.embedded[1:] for vid in part.claim.links.p])
+            request = PublishRequest(entries=[version.to_json(one) for one in lot], rows=rows or None)
+            await link.ask("Publish", request, PublishResponse)
+            lot = []
+
+
+def _root(daemon: Daemon) -> Parsed:
+    root = store.root(daemon.reader.connection, daemon.snapshot.mesh)
+    if root is None:
+        raise StoreError("the store does not hold the first profile of its mesh")
+    return version.parse(root)
+
+
+def _creation(daemon: Daemon, link: Link, root: Parsed, proof: Parsed | None, invite: str | None) -> CreateRequest:
+    rows = chain_rows(daemon, [vid for part in root.embedded[1:] for vid in part.claim.links.p])
+    return CreateRequest(
+        account=str(link.where.account),
+        profile=version.to_json(root),
+        invite=invite,
+        rows=rows or None,
+        proof=None if proof is None else version.to_json(proof),
+    )
+
+
+def _listed(daemon: Daemon, profiles: Sequence[Parsed]) -> bool:
+    """Does one of these profiles list this device, with the key that it signs requests with now?"""
+    own, tier1 = daemon.snapshot.own, daemon.tier1
+    return tier1 is not None and any(
+        part.claim.identifier == own and device.read(part).dak.udf == tier1.dak.udf
+        for profile in profiles
+        for part in profile.embedded[1:]
+    )
+
+
+def _proof(daemon: Daemon) -> Parsed | None:
+    """The newest profile that lists this device, under a MasterProfile that makes it an administrator."""
+    for raw in reversed(daemon.profiles_beyond(())):
+        found = version.parse(raw)
+        if daemon.snapshot.own in found.embedded[0].claim.admins and _listed(daemon, [found]):
+            return found
+    return None
 
 
 def chain_rows(daemon: Daemon, vids: Sequence[bytes]) -> list[ChainRow]:

@@ -310,8 +310,8 @@ def place_of(after: str | None) -> int | None:
     return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= 15 else None
 
 
-def _account(found: tuple[str, str, int, str, int, int] | None) -> Account | None:
+def _account(found: tuple[str, str, int, str, int, int, str] | None) -> Account | None:
     if found is None:
         return None
-    name, mesh, created, status, old, compat = found
-    return Account(name, mesh, created, status, old=bool(old), compat=bool(compat))
+    name, mesh, created, status, old, compat, opener = found
+    return Account(name, mesh, created, status, old=bool(old), compat=bool(compat), opener=opener)

@@ -82,6 +82,10 @@ class Writing:
                 )  # fmt: skip
                 connection.execute("DELETE FROM reservations WHERE name = ?", (account.name,))
                 done.accounts += 1
+            case outcomes.PutOpener(name, keyid, public):
+                connection.execute(
+                    "UPDATE accounts SET opener = ?, opener_key = ? WHERE name = ?", (keyid, public, name)
+                )
             case outcomes.UseInvite(token):
                 connection.execute("DELETE FROM invites WHERE digest = ?", (invite_digest(token),))
             case outcomes.Reserve(name, token, until):

@@ -82,6 +82,7 @@ class Create:
     invite: str | None
     reservation: str | None
     rows: Mapping[bytes, Row] = field(default_factory=dict)  # by vid
+    proof: Entry | None = None  # a later profile of the mesh, for who became an administrator after the first
 
 
 @dataclass(frozen=True, slots=True)

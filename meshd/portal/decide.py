@@ -39,7 +39,7 @@ from meshd.portal.checked import (
     Validate,
 )
 from meshd.portal.codec import FIRST_MINOR, failure
-from meshd.portal.outcomes import Context, Decision, OpenAccount, Refuse, Reserve, SignedBy, UseInvite, Write
+from meshd.portal.outcomes import Context, Decision, OpenAccount, PutOpener, Refuse, Reserve, SignedBy, UseInvite, Write
 from meshd.portal.reasons import Reason
 from meshd.portal.statuses import Status, of_error
 from meshd.portal.structures import Encoding, Version
@@ -166,18 +166,24 @@ def _create(checked: Create, context: Context, view: View) -> Decision:
         return no(Status.NOT_FOUND, Reason.OTHER_PORTAL)
     verify.check_self_signed(checked)
     mesh = _mesh_of(checked)
-    # Ours prove that they hold a key of the profile: else anybody could open accounts with others' profiles.
+    # Ours prove that they hold a key of the profile, or of an administrator of now: else anybody could open accounts
+    # with others' profiles.
+    brings: list[Write] = []
     if isinstance(checked.entry, Current):
-        caller = context.caller
-        if not isinstance(caller, SignedBy) or caller.keyid not in checked.entry.daks:
+        caller, proven = context.caller, verify.proven_admins(checked)
+        if not isinstance(caller, SignedBy) or caller.keyid not in {*checked.entry.daks, *proven}:
             return no(Status.UNAUTHORIZED, Reason.SIGN_IN)
+        if caller.keyid in proven:
+            brings.append(PutOpener(name, caller.keyid, proven[caller.keyid].public))
     elif policy.compat != "full":
         return no(Status.UNAUTHORIZED, Reason.COMPAT)
     existing = view.account(name)
     if existing is not None:
         mine = not context.plain and existing.mesh == mesh and isinstance(checked.entry, Current)
         again = mine and existing.status != CLOSED  # which is for ever, for its own mesh too
-        return rights.accept("CreateAccount") if again else no(Status.EXISTS, Reason.ACCOUNT_EXISTS)
+        if again and brings and not rights.may_change(existing):
+            return no(Status.UNAUTHORIZED, Reason.SUSPENDED)
+        return rights.accept("CreateAccount", *brings) if again else no(Status.EXISTS, Reason.ACCOUNT_EXISTS)
     if policy.accounts == "closed":
         return no(Status.UNAUTHORIZED, Reason.CLOSED)
     writes: list[Write] = []
@@ -201,7 +207,7 @@ def _create(checked: Create, context: Context, view: View) -> Decision:
         if decide_publish.device_parents_missing(root, checked.rows, view):
             return no(Status.LINKS_MISSING, Reason.MISSING)
         _judge_root(mesh, root)
-        writes += decide_publish.root_writes(root, checked.rows, view)
+        writes += [*brings, *decide_publish.root_writes(root, checked.rows, view)]
     return rights.accept("CreateAccount", *writes)
 
 

@@ -102,7 +102,8 @@ def _personal(
     known_caller = rights.caller_device(context, view, mesh) is not None
     # Who lost every device comes back with the master key and a device that only the new profile lists.
     returning = by_master and isinstance(context.caller, SignedBy) and context.caller.keyid in entry.daks
-    if account is None or authority is None or not (known_caller or returning):
+    opening = account is not None and authority is not None and rights.is_opener(context, view, account, authority)
+    if account is None or authority is None or not (known_caller or returning or opening):
         return _no(context, Status.UNAUTHORIZED, Reason.SIGN_IN)
     if not rights.may_change(account):
         return _no(context, Status.UNAUTHORIZED, Reason.SUSPENDED)
@@ -126,7 +127,7 @@ def _personal(
         return _no(context, Status.UNAUTHORIZED, Reason.NOT_ALLOWED)
     writes = [*new_rows, *_embedded_writes(mesh, found, authority, view)]
     writes.append(PutVersion(mesh, found, state))
-    if not known_caller:
+    if not known_caller and not opening:
         writes.append(Notice(mesh, "published-by-master-key", context.caller.keyid))  # type: ignore[union-attr]
     return _finish(found, state, mesh, writes, context, view)
 

@@ -77,6 +77,7 @@ class CreateRequest(MeshRequest, frozen=True):
     invite: str | None = None
     reservation: str | None = None
     rows: list[ChainRow] | None = None
+    proof: Tagged | None = None
 
 
 class CreateResponse(MeshResponse, frozen=True):
@@ -279,7 +280,7 @@ MARCH: Mapping[str, frozenset[str]] = {
 # Members that we added: they go only to a peer that has sent or announced Mesh-Extensions.
 OURS: Mapping[str, frozenset[str]] = {
     "ValidateResponse": frozenset({"Reservation"}),
-    "CreateRequest": frozenset({"Invite", "Reservation", "Rows"}),
+    "CreateRequest": frozenset({"Invite", "Reservation", "Rows", "Proof"}),
     "CreateResponse": frozenset({"TransactionID", "Receipt"}),
     "PublishRequest": frozenset({"Entries", "Rows"}),
     "PublishResponse": frozenset({"TransactionID", "Receipt", "Missing", "Heads", "Outcomes"}),

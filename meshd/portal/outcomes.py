@@ -26,6 +26,15 @@ class OpenAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class PutOpener:
+    """Let the device with this authentication key send the profiles of the mesh, in place of who might before."""
+
+    account: str
+    keyid: str
+    public: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class UseInvite:
     token: str
 
@@ -103,6 +112,7 @@ class Notice:
 
 Write = (
     OpenAccount
+    | PutOpener
     | UseInvite
     | Reserve
     | PutVersion

@@ -14,6 +14,7 @@ from meshd.portal.outcomes import Accept, Context, PeerPortal, Refuse, SignedBy,
 from meshd.portal.reasons import Reason
 from meshd.portal.statuses import DESCRIPTION_OF_SUCCESS, Status
 from meshd.portal.view import CLOSED, OPEN, Account, Device, View
+from meshd.profile.trust import Authority
 
 
 def caller_devices(context: Context, view: View) -> list[Device]:
@@ -39,6 +40,15 @@ def is_current(view: View, device: Device) -> bool:
         return device.udf not in authority.removed() and device.udf in authority.devices() | authority.admins()
     profile = view.profile_2016(device.mesh)
     return profile is not None and device.udf in profile.devices
+
+
+def is_opener(context: Context, view: View, account: Account, authority: Authority) -> bool:
+    """Did the caller prove to be an administrator whom the portal's profiles may not list yet? He brings those that do.
+    A device that is known to be removed does not."""
+    if not isinstance(context.caller, SignedBy) or account.opener != context.caller.keyid:
+        return False
+    mine = {one.udf for one in view.devices_of(account.opener) if one.mesh == account.mesh}
+    return mine.isdisjoint(authority.removed())
 
 
 def is_admin(view: View, mesh: str, udf: str) -> bool:

@@ -79,6 +79,7 @@ def verify(asked: Asked, keys: KeyDirectory, portal: str) -> Checked:
                 _short(message.invite, "Invite"),
                 _short(message.reservation, "Reservation"),
                 _rows(message.rows),
+                None if message.proof is None else read_entry(message.proof, keys),
             )
         case messages.PublishRequest():
             return _publish(message, keys)
@@ -108,7 +109,7 @@ def introduced(checked: Checked) -> dict[str, VerifyKey | RsaVerifyKey]:
         return dict(checked.keys)
     entries: Sequence[Entry] = ()
     if isinstance(checked, Create):
-        entries = (checked.entry,)
+        entries = (checked.entry,) if checked.proof is None else (checked.entry, checked.proof)
     elif isinstance(checked, Publish):
         entries = checked.entries
     for entry in entries:
@@ -335,6 +336,21 @@ def _required(value: Any, name: str) -> Any:
 def _check_size(kind: Kind, raw: bytes) -> None:
     if len(raw) > _SIZES.get(kind, version.MAX_RAW):
         raise TooLarge(f"an entry of {len(raw)} bytes")
+
+
+def proven_admins(checked: Create) -> dict[str, VerifyKey]:
+    """The authentication keys of the administrators that the proof shows, by UDF: devices that a MasterProfile names,
+    which the master key signed. TrustError for a proof that is none."""
+    proof = checked.proof
+    if proof is None:
+        return {}
+    if not isinstance(proof, Current) or not isinstance(checked.entry, Current) or proof.version is None:
+        raise TrustError("a proof is a personal profile whose signatures verify")
+    found = proof.version
+    if found.kind is not Kind.PERSONAL or found.identifier != checked.entry.parsed.claim.identifier:
+        raise TrustError("a proof is a personal profile of the mesh that the account is for")
+    listed = {embedded.claim.identifier: device.read(embedded).dak for embedded in found.embedded[1:]}
+    return {listed[one].udf: listed[one] for one in found.embedded[0].claim.admins if one in listed}
 
 
 def check_self_signed(checked: Create) -> None:

@@ -33,6 +33,7 @@ class Account:
     status: str = OPEN
     old: bool = False
     compat: bool = False
+    opener: str = ""  # the authentication key that may bring the profiles by which the portal comes to know its device
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,12 +99,12 @@ def make_mesh(connection: sqlite3.Connection, udf: str) -> int:
 
 def account(
     connection: sqlite3.Connection, *, name: str = "", mesh: str = ""
-) -> tuple[str, str, int, str, int, int] | None:
-    """(name, mesh, created, status, old, compat) of the account of this name, or of this mesh."""
+) -> tuple[str, str, int, str, int, int, str] | None:
+    """(name, mesh, created, status, old, compat, opener) of the account of this name, or of this mesh."""
     where, value = ("a.name = ?", name) if name else ("m.udf = ?", mesh)
-    found: tuple[str, str, int, str, int, int] | None = connection.execute(
-        "SELECT a.name, m.udf, a.created, a.status, a.old, a.compat FROM accounts a JOIN meshes m ON m.id = a.mesh"
-        f" WHERE {where}",
+    found: tuple[str, str, int, str, int, int, str] | None = connection.execute(
+        "SELECT a.name, m.udf, a.created, a.status, a.old, a.compat, a.opener"
+        f" FROM accounts a JOIN meshes m ON m.id = a.mesh WHERE {where}",
         (value,),
     ).fetchone()
     return found
@@ -455,8 +455,10 @@ def device_key(connection: sqlite3.Connection, dak: str) -> bytes | None:
 
 
 def passing_key(connection: sqlite3.Connection, dak: str) -> bytes | None:
-    """As `device_key`, of a device that asks or asked to be connected, or of a peer portal."""
+    """As `device_key`, of a device that asks or asked to be connected, of one that opened an account whose profiles
+    do not list it yet, or of a peer portal."""
     for sql in (
+        "SELECT opener_key FROM accounts WHERE opener = ? AND opener <> ''",
         "SELECT key FROM pending WHERE dak = ? AND old = 0",
         "SELECT key FROM answers WHERE dak = ? AND length(key) > 0",
         "SELECT key FROM peers WHERE keyid = ?",

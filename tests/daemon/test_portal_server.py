@@ -64,6 +64,23 @@ async def test_everything_is_there_after_a_restart(home):
         assert found.entries == [tagged(edited)]
 
 
+async def test_an_administrator_whom_the_root_does_not_list_opens_an_account_over_a_restart(home):
+    alice = Person("alice")
+    tablet = alice.device("tablet")
+    between = [alice.admit(alice.device("phone")), alice.promote(tablet)]
+    created = m.CreateRequest(account=NAME, profile=tagged(alice.root), proof=tagged(between[-1]))
+    async with portal_server(home) as running:
+        assert (await running.client(tablet).ask("CreateAccount", created)).status == 201
+    async with portal_server(home) as running:
+        client = running.client(tablet)
+        # None of these lists the device: only the account knows its key.
+        assert (await client.ask("Publish", m.PublishRequest(entry=tagged(between[0])))).status == 201
+        assert (await client.ask("GetRecords", feed(alice.mesh))).status == 404
+        assert (await client.ask("Publish", m.PublishRequest(entry=tagged(between[1])))).status == 201
+        found = await client.ask("GetRecords", feed(alice.mesh))
+        assert [bytes(item.data) for item in found.data_items] == [one.raw for one in (alice.root, *between)]
+
+
 async def test_a_repeated_publish_is_the_same_success(home):
     alice = Person("alice")
     async with portal_server(home) as running:

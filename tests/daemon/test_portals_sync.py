@@ -17,6 +17,7 @@ from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
 from meshd.daemon.portals import Portals
 from meshd.net.srv import Found, Services
+from meshd.profile.claim import Role
 
 pytestmark = pytest.mark.draft("Create account", "Publish", "GetRecords")
 
@@ -106,3 +107,26 @@ def phone_lacks(one: Device, row: object) -> bool:
     """Items of vaults: these come through the portal."""
     container = row.identifier.partition("/")[0]  # type: ignore[attr-defined]
     return one.daemon.snapshot.applications[container].tag == "PasswordProfile"
+
+
+async def test_any_administrator_opens_an_account_and_the_portal_knows_the_whole_mesh(home: Path) -> None:
+    lan = MemoryLan()
+    laptop, phone, tablet = (harness.blank(home, lan, name) for name in ("laptop", "phone", "tablet"))
+    portal = HttpPortal(now=lambda: int(time.time()))
+    try:
+        master = await harness.found(laptop)
+        await harness.admit(laptop, phone)
+        await harness.admit(laptop, tablet, Role.ADMIN, master)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(portal.run)
+            net = Online(portal, [tablet], {}, nursery)
+            await net.start(tablet)
+            await net.portals["tablet"].add(ACCOUNT, "", None, plain=True)
+            await net.until_in_step()
+            kept = portal.memory.authorities[tablet.daemon.snapshot.mesh]
+            assert kept.devices() >= {laptop.udf, phone.udf, tablet.udf}
+            assert not portal.memory.notices
+            nursery.cancel_scope.cancel()
+    finally:
+        for one in (laptop, phone, tablet):
+            one.daemon.close()

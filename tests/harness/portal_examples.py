@@ -52,7 +52,8 @@ EXAMPLES: dict[str, tuple[m.Request, m.Response]] = {
     ),
     "CreateAccount": (
         m.CreateRequest(
-            portal="example.net", account=ACCOUNT, profile=ENTRY, invite="i", reservation="token", rows=[_ROW]
+            portal="example.net", account=ACCOUNT, profile=ENTRY, invite="i", reservation="token", rows=[_ROW],
+            proof=ENTRY,
         ),
         m.CreateResponse(**_OK, transaction_id="TID:1", receipt="r"),
     ),

@@ -126,6 +126,8 @@ class MemoryPortal:
         match write:
             case outcomes.OpenAccount(account):
                 self.accounts[account.name] = account
+            case outcomes.PutOpener(name, keyid, _):
+                self.accounts[name] = replace(self.accounts[name], opener=keyid)
             case outcomes.UseInvite(token):
                 self.invites.remove(token)
             case outcomes.Reserve(name, token, until):

@@ -115,6 +115,24 @@ class Person:
         self.head = self.profile(self.first, [self.head])
         return self.head
 
+    def promote(self, new: PaperDevice) -> Version:
+        """A profile by the master key, under a MasterProfile that makes a device an administrator."""
+        if new not in self.devices:
+            self.devices.append(new)
+        self.roles.pop(new.udf, None)
+        return self._by_master()
+
+    def dismiss(self, gone: PaperDevice) -> Version:
+        """A profile by the master key that removes an administrator."""
+        self.devices.remove(gone)
+        return self._by_master([Cut(gone.udf, (gone.last.vid,))])
+
+    def _by_master(self, cuts: Sequence[Cut] = ()) -> Version:
+        admins = [one.keys.dsk.verify_key for one in self.devices if one.udf not in self.roles]
+        self.master = master.write(self.key, admins, parents=[self.master], escrow={}, cuts=cuts, now=NOW)
+        self.head = self.profile(None, [self.head])
+        return self.head
+
     def remove(self, gone: PaperDevice) -> Version:
         """A profile that cuts a device where its chain stands now."""
         self.devices.remove(gone)

@@ -18,7 +18,7 @@ from meshd.portal.names import normalise
 from meshd.portal.outcomes import Accept, PeerPortal, Policy, Refuse
 from meshd.portal.statuses import Status
 from meshd.portal.structures import Binary, ChainRow, KeyValue, SearchConstraints
-from meshd.portal.view import CLOSED, SUSPENDED, LogPage, LogState
+from meshd.portal.view import CLOSED, OPEN, SUSPENDED, LogPage, LogState
 from meshd.profile import author, device, payload, version
 from meshd.profile.claim import Kind, Role, State
 from meshd.profile.device import DeviceKeys
@@ -114,6 +114,84 @@ def test_an_account_is_opened_by_who_holds_a_key_of_the_profile(mallory: Person)
         portal.ask("CreateAccount", create(alice), caller)
         assert portal.http == 401
     assert not portal.accounts
+
+
+def test_an_administrator_of_later_opens_an_account_and_brings_the_profiles_between():
+    portal, alice = MemoryPortal(), Person("alice")
+    tablet = alice.device("tablet")
+    first = alice.admit(alice.device("phone"))
+    second = alice.promote(tablet)
+    third = alice.admit(alice.device("desktop"))
+    portal.ask("CreateAccount", create(alice), tablet)
+    assert portal.http == 401
+    portal.ask("CreateAccount", create(alice, proof=tagged(third)), tablet)
+    assert portal.http == 201
+    for one in (first, second, third):
+        portal.ask("Publish", m.PublishRequest(entry=tagged(one)), tablet)
+        assert portal.http == 201
+    assert portal.authorities[alice.mesh].devices() >= {tablet.udf}
+    portal.ask("Publish", m.PublishRequest(entry=tagged(alice.container())), tablet)
+    assert portal.http == 201
+    assert not portal.notices
+
+
+def test_no_proof_but_the_master_keys_makes_an_administrator(mallory: Person):
+    portal, alice = MemoryPortal(), Person("alice")
+    phone = alice.device("phone")
+    member = alice.admit(phone)
+    theirs = mallory.promote(mallory.device("laptop"))
+    for proof, caller in (
+        (member, phone),
+        (member, mallory.first),
+        (theirs, mallory.first),
+        (alice.container(), phone),
+    ):
+        portal.ask("CreateAccount", create(alice, proof=tagged(proof)), caller)
+        assert portal.http == 401
+    # A MasterProfile of her own making, signed by another key under her Identifier.
+    alice.key = mallory.key
+    alice.mesh, true = mallory.mesh, alice.mesh
+    forged = alice.promote(mallory.first)
+    alice.mesh = true
+    portal.ask("CreateAccount", create(alice, proof=tagged(forged)), mallory.first)
+    assert portal.http == 401
+    assert not portal.accounts
+
+
+def test_who_opened_an_account_on_proof_sends_profiles_alone_and_nothing_once_removed():
+    portal, alice = MemoryPortal(), Person("alice")
+    tablet = alice.device("tablet")
+    proof = alice.promote(tablet)
+    portal.ask("CreateAccount", create(alice, proof=tagged(proof)), tablet)
+    item = alice.container()
+    portal.ask("Publish", m.PublishRequest(entry=tagged(item)), tablet)
+    assert portal.http == 401
+    gone = alice.dismiss(tablet)
+    for one in (proof, gone):
+        portal.ask("Publish", m.PublishRequest(entry=tagged(one)), tablet)
+        assert portal.http == 201
+    later = alice.admit(alice.device("phone"))
+    portal.ask("Publish", m.PublishRequest(entry=tagged(later)), tablet)
+    assert portal.http == 401
+
+
+def test_another_administrator_takes_over_where_the_one_who_opened_the_account_did_not_go_on():
+    portal, alice = MemoryPortal(), Person("alice")
+    tablet, desktop = alice.device("tablet"), alice.device("desktop")
+    first = alice.promote(tablet)
+    portal.ask("CreateAccount", create(alice, proof=tagged(first)), tablet)
+    second = alice.promote(desktop)
+    portal.ask("Publish", m.PublishRequest(entry=tagged(first)), desktop)
+    assert portal.http == 401
+    portal.ask("CreateAccount", create(alice, proof=tagged(second)), desktop)
+    assert portal.http == 201
+    portal.accounts[ALICE] = dataclasses.replace(portal.accounts[ALICE], status=SUSPENDED)
+    portal.ask("CreateAccount", create(alice, proof=tagged(second)), tablet)
+    assert portal.http == 401
+    portal.accounts[ALICE] = dataclasses.replace(portal.accounts[ALICE], status=OPEN)
+    for one in (first, second):
+        portal.ask("Publish", m.PublishRequest(entry=tagged(one)), desktop)
+        assert portal.http == 201
 
 
 def test_an_account_is_opened_with_the_root_profile():
