@@ -74,7 +74,7 @@ COMMANDS: dict[str, Row | dict[str, Row]] = {
         "verify": ("portal", "hold everything that was published there to the portal's log"),
         "trust": ("portal", "take a portal's log anew, after it contradicted itself"),
         "remove": ("portal", "use an account no more, on no device"),
-        "close": ("portal", "the same, and how to have the account itself closed"),
+        "close": ("portal", "the same, and the portal closes the account for ever"),
     },
     "wait": ("wait", "wait until devices are in step"),
     "events": ("wait", "print changes as they happen"),

@@ -142,7 +142,8 @@ def portal_remove_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def portal_remove(args: argparse.Namespace, session: Session) -> int:
-    answer = _given_up(args, session)
+    _asked(args, session, f"Use {args.account} no more, on all devices?")
+    answer = session.client.delete(path("portals", args.account))
     return session.done(answer, f"{text(answer, 'account')} is used no more; what it holds stays there")
 
 
@@ -151,19 +152,14 @@ def portal_close_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def portal_close(args: argparse.Namespace, session: Session) -> int:
-    answer = _given_up(args, session)
-    account = text(answer, "account")
-    return session.done(
-        answer,
-        f"{account} is used no more. The protocol has no word for closing it: ask who runs the portal, "
-        f"who does it with: meshd portal admin account close {account}",
-    )
+    _asked(args, session, f"Close {args.account} for ever? Nobody gets that name again.")
+    answer = session.client.post(path("portals", args.account, "close"), {})
+    return session.done(answer, f"{text(answer, 'account')} is closed, and used no more on any device")
 
 
-def _given_up(args: argparse.Namespace, session: Session) -> Json:
-    if not args.yes and not session.terminal.agrees(f"Use {args.account} no more, on all devices?"):
+def _asked(args: argparse.Namespace, session: Session, question: str) -> None:
+    if not args.yes and not session.terminal.agrees(question):
         raise ApiError("refused", "nothing was changed", None)
-    return session.client.delete(path("portals", args.account))
 
 
 def _log(log: Json) -> str:

@@ -203,6 +203,7 @@ HANDLERS: dict[str, Handler] = {
     "add-portal": portals.add,
     "remove-portal": portals.remove,
     "verify-portal": portals.verify,
+    "close-portal": portals.close,
     "trust-portal": portals.trust,
     "pending": portals.pending,
     "accept-pending": portals.accept,

@@ -28,7 +28,7 @@ from meshd.daemon.portal_metrics import Metrics
 from meshd.daemon.sequencer import Sequencer
 from meshd.errors import MeshError, SignatureError, StoreBusy
 from meshd.portal import codec, decide, headers, httpsig, reasons, rights, verify
-from meshd.portal.checked import Checked, ConnectComplete, ConnectStart, Create, Publish, Validate
+from meshd.portal.checked import Checked, Close, ConnectComplete, ConnectStart, Create, Publish, Validate
 from meshd.portal.codec import Asked
 from meshd.portal.names import normalise_portal
 from meshd.portal.outcomes import Accept, Anonymous, Caller, Context, Decision, PeerPortal, Policy, Refuse, SignedBy
@@ -40,7 +40,7 @@ LARGE = 32 * 1024  # bytes of a body from which reading it is worth a thread
 PAD_SECONDS = 0.06  # strangers' look-ups are answered after multiples of this
 RETRY_SECONDS = 5
 BEHIND_SECONDS = 600
-_WRITES = (Create, Publish, ConnectStart, ConnectComplete)
+_WRITES = (Create, Publish, Close, ConnectStart, ConnectComplete)
 _UNIFORM = frozenset({"Get", "GetRecords", "ValidateAccount", "CreateAccount", "ConnectStart", "ConnectStatus"})
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from meshd.errors import StoreError
 from meshd.portal import documents2016, outcomes
 from meshd.portal.checked import Row
 from meshd.portal.documents2016 import Document
-from meshd.portal.view import Answered, Pending
+from meshd.portal.view import CLOSED, Answered, Pending
 from meshd.profile import connection as connecting
 from meshd.profile import device, version
 from meshd.profile.claim import Claim, Kind, State
@@ -82,6 +82,8 @@ class Writing:
                 )  # fmt: skip
                 connection.execute("DELETE FROM reservations WHERE name = ?", (account.name,))
                 done.accounts += 1
+            case outcomes.CloseAccount(name):
+                connection.execute("UPDATE accounts SET status = ?, opener = '' WHERE name = ?", (CLOSED, name))
             case outcomes.PutOpener(name, keyid, public):
                 connection.execute(
                     "UPDATE accounts SET opener = ?, opener_key = ? WHERE name = ?", (keyid, public, name)

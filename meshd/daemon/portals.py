@@ -20,7 +20,7 @@ from meshd.daemon import vaults
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.following import Following
 from meshd.daemon.pen import Pen
-from meshd.daemon.portal_account import open_account
+from meshd.daemon.portal_account import open_account, shown_profiles
 from meshd.daemon.portal_link import Link, Where
 from meshd.daemon.portal_state import Portal
 from meshd.daemon.publishing import Publishing
@@ -29,6 +29,8 @@ from meshd.net.lan import parse_address
 from meshd.net.portal_client import HttpClient
 from meshd.net.srv import Services
 from meshd.portal import names
+from meshd.portal.codec import Dialect
+from meshd.portal.messages import PublishRequest, PublishResponse
 from meshd.portal.names import AccountName
 from meshd.profile import clock, vault, version
 from meshd.profile.apps import DISCOVERY
@@ -155,6 +157,31 @@ class Portals:
                 seen = daemon.changed.count
                 if portal.name in self.running:
                     await daemon.changed.after(seen)
+        return shown
+
+    async def close(self, account: str) -> dict[str, Any]:
+        """As `remove`, and the portal closes the account: nobody gets its name again.
+
+        NotFound, Locked; Denied where this device is no administrator's; NetworkError, whose hint says where the account
+        is used no more and still open."""
+        portal, daemon = self.get(account), self.daemon
+        if daemon.snapshot.own not in daemon.replica.authority.admins():
+            raise Denied("Only an administrator's device closes an account.", hint="run meshctl portal close there")
+        link = self.link(portal.link.where)
+        await link.hello()
+        if link.dialect is Dialect.PLAIN:
+            raise Denied("A portal of 2016 has no word for closing an account.", hint="see: meshctl portal remove")
+        if portal.error is not None:
+            raise portal.error
+        # The other devices learn it from the portal, so they are told before it is closed.
+        shown = await self.remove(account)
+        try:
+            await link.ask("Publish", PublishRequest(close=portal.name), PublishResponse)
+        except MeshError as exc:
+            if isinstance(exc, NotFound) and not await shown_profiles(link):
+                return shown  # it was closed already
+            exc.hint = f"{portal.name} is used no more, and still open; meshctl portal add it again to close it"
+            raise
         return shown
 
     # --- the list -----------------------------------------------------------------------------------------------------

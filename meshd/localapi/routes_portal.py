@@ -28,6 +28,15 @@ PORTAL_ROUTES: tuple[Route, ...] = (
         p.PORTAL,
     ),
     Route(
+        "close-portal",
+        "POST",
+        "/v1/portals/{account}/close",
+        "The same, and the portal closes the account for ever; for an administrator's device",
+        UNLOCKED,
+        p.PORTAL,
+        record({}),
+    ),
+    Route(
         "verify-portal",
         "POST",
         "/v1/portals/{account}/verify",

@@ -95,6 +95,13 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class Close:
+    """A Publish that gives an account up."""
+
+    account: AccountName
+
+
+@dataclass(frozen=True, slots=True)
 class Get:
     """`records`: GetRecords, which answers with DataItems."""
 
@@ -164,6 +171,7 @@ Checked = (
     | Validate
     | Create
     | Publish
+    | Close
     | Get
     | Transfer
     | LogStatus

@@ -24,6 +24,7 @@ from meshd.portal import (
 )
 from meshd.portal.checked import (
     Checked,
+    Close,
     ConnectComplete,
     ConnectPending,
     ConnectStart,
@@ -39,7 +40,18 @@ from meshd.portal.checked import (
     Validate,
 )
 from meshd.portal.codec import FIRST_MINOR, failure
-from meshd.portal.outcomes import Context, Decision, OpenAccount, PutOpener, Refuse, Reserve, SignedBy, UseInvite, Write
+from meshd.portal.outcomes import (
+    CloseAccount,
+    Context,
+    Decision,
+    OpenAccount,
+    PutOpener,
+    Refuse,
+    Reserve,
+    SignedBy,
+    UseInvite,
+    Write,
+)
 from meshd.portal.reasons import Reason
 from meshd.portal.statuses import Status, of_error
 from meshd.portal.structures import Encoding, Version
@@ -56,6 +68,7 @@ _NAMES: dict[type, str] = {
     Validate: "ValidateAccount",
     Create: "CreateAccount",
     Publish: "Publish",
+    Close: "Publish",
     Transfer: "Transfer",
     LogStatus: "Status",
     ConnectStart: "ConnectStart",
@@ -194,7 +207,8 @@ def _create(checked: Create, context: Context, view: View) -> Decision:
     reserved = view.reservation(name, context.now)
     if reserved is not None and reserved != checked.reservation:
         return no(Status.EXISTS, Reason.NAME_TAKEN)
-    if view.mesh_account(mesh) is not None:
+    present = view.mesh_account(mesh)
+    if present is not None and present.status != CLOSED:
         return no(Status.EXISTS, Reason.MESH_HAS_ACCOUNT)
     old = isinstance(checked.entry, Old)
     writes.append(OpenAccount(Account(name, mesh, context.now, old=old, compat=old)))
@@ -206,9 +220,25 @@ def _create(checked: Create, context: Context, view: View) -> Decision:
         assert root is not None
         if decide_publish.device_parents_missing(root, checked.rows, view):
             return no(Status.LINKS_MISSING, Reason.MISSING)
-        _judge_root(mesh, root)
-        writes += [*brings, *decide_publish.root_writes(root, checked.rows, view)]
+        writes += brings
+        if view.stored(root.vid) is None:  # else an account of this mesh was closed, and its versions are here
+            _judge_root(mesh, root)
+            writes += decide_publish.root_writes(root, checked.rows, view)
     return rights.accept("CreateAccount", *writes)
+
+
+def _close(checked: Close, context: Context, view: View) -> Decision:
+    """An administrator gives the account up. What is suspended is not closed, or it would be open again under a new
+    name."""
+    account = rights.find_account(str(checked.account), view, context)
+    device = None if account is None else rights.caller_device(context, view, account.mesh)
+    if account is None or device is None:
+        return rights.refuse("Publish", context, Status.NOT_FOUND, Reason.NOT_FOUND)
+    if not rights.is_admin(view, account.mesh, device.udf):
+        return rights.refuse("Publish", context, Status.UNAUTHORIZED, Reason.NOT_ALLOWED)
+    if not rights.may_change(account):
+        return rights.refuse("Publish", context, Status.UNAUTHORIZED, Reason.SUSPENDED)
+    return rights.accept("Publish", CloseAccount(account.name))
 
 
 def _mesh_of(checked: Create) -> str:
@@ -244,6 +274,7 @@ _DECIDERS: dict[type, Callable[[Any, Context, View], Decision]] = {
     Validate: _validate,
     Create: _create,
     Publish: decide_publish.publish,
+    Close: _close,
     Get: decide_read.get,
     Transfer: decide_log.transfer,
     LogStatus: decide_log.status,

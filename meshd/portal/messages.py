@@ -89,11 +89,12 @@ class CreateResponse(MeshResponse, frozen=True):
 
 
 class PublishRequest(MeshRequest, frozen=True):
-    """Store an entry; ours: or many, in order, with rows of what was pruned before them."""
+    """Store an entry; ours: or many, in order, with rows of what was pruned before them; or close this account."""
 
     entry: Tagged | None = None
     entries: list[Tagged] | None = None
     rows: list[ChainRow] | None = None
+    close: str | None = None
 
 
 class PublishResponse(MeshResponse, frozen=True):
@@ -282,7 +283,7 @@ OURS: Mapping[str, frozenset[str]] = {
     "ValidateResponse": frozenset({"Reservation"}),
     "CreateRequest": frozenset({"Invite", "Reservation", "Rows", "Proof"}),
     "CreateResponse": frozenset({"TransactionID", "Receipt"}),
-    "PublishRequest": frozenset({"Entries", "Rows"}),
+    "PublishRequest": frozenset({"Entries", "Rows", "Close"}),
     "PublishResponse": frozenset({"TransactionID", "Receipt", "Missing", "Heads", "Outcomes"}),
     "GetRecordsResponse": frozenset({"PageKey", "Receipts"}),
     "TransferRequest": frozenset({"Origin", "TreeSize"}),

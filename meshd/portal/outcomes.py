@@ -26,6 +26,13 @@ class OpenAccount:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseAccount:
+    """For ever: nobody gets the name again. The mesh may have another."""
+
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
 class PutOpener:
     """Let the device with this authentication key send the profiles of the mesh, in place of who might before."""
 
@@ -112,6 +119,7 @@ class Notice:
 
 Write = (
     OpenAccount
+    | CloseAccount
     | PutOpener
     | UseInvite
     | Reserve

@@ -20,6 +20,7 @@ from meshd.errors import FormatError, TrustError, UnknownSigner
 from meshd.portal import documents2016, messages, names
 from meshd.portal.checked import (
     Checked,
+    Close,
     ConnectComplete,
     ConnectPending,
     ConnectStart,
@@ -82,6 +83,8 @@ def verify(asked: Asked, keys: KeyDirectory, portal: str) -> Checked:
                 None if message.proof is None else read_entry(message.proof, keys),
             )
         case messages.PublishRequest():
+            if message.close is not None:
+                return _close(message, portal)
             return _publish(message, keys)
         case messages.GetRequest():
             return _get(message, records=asked.transaction == "GetRecords", portal=portal)
@@ -178,6 +181,12 @@ def _publish(message: messages.PublishRequest, keys: KeyDirectory) -> Publish:
         entries.append(read_entry(one, layered))
         layered.learn(entries[-1])
     return Publish(tuple(entries), _rows(message.rows), batch)
+
+
+def _close(message: messages.PublishRequest, portal: str) -> Close:
+    if message.entry is not None or message.entries is not None:
+        raise FormatError("a Publish that closes an account has no entries")
+    return Close(_account(message.close, "Close", portal))
 
 
 def _validate(message: messages.ValidateRequest, portal: str) -> Validate:

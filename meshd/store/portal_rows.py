@@ -104,7 +104,7 @@ def account(
     where, value = ("a.name = ?", name) if name else ("m.udf = ?", mesh)
     found: tuple[str, str, int, str, int, int, str] | None = connection.execute(
         "SELECT a.name, m.udf, a.created, a.status, a.old, a.compat, a.opener"
-        f" FROM accounts a JOIN meshes m ON m.id = a.mesh WHERE {where}",
+        f" FROM accounts a JOIN meshes m ON m.id = a.mesh WHERE {where} ORDER BY a.status = 'Closed' LIMIT 1",
         (value,),
     ).fetchone()
     return found

@@ -61,6 +61,7 @@ BODIES: dict[str, object] = {
     "drill-share": {"words": "academic"},
     "drill": {},
     "restore": {"shares": ["academic"], "master_passphrase": "m"},
+    "close-portal": {},
     "verify-portal": {},
     "trust-portal": {},
     "accept-pending": {},

@@ -81,6 +81,22 @@ async def test_an_administrator_whom_the_root_does_not_list_opens_an_account_ove
         assert [bytes(item.data) for item in found.data_items] == [one.raw for one in (alice.root, *between)]
 
 
+async def test_a_closed_account_stays_closed_and_what_it_held_counts_for_the_next(home):
+    alice = Person("alice")
+    async with portal_server(home) as running:
+        client = await opened(running, alice)
+        await client.ask("Publish", m.PublishRequest(entry=tagged(alice.container())))
+        assert (await client.ask("Publish", m.PublishRequest(close=NAME))).status == 201
+    async with portal_server(home) as running:
+        client = running.client(alice.first)
+        assert (await client.ask("Get", m.GetRequest(account=NAME))).status == 404
+        created = m.CreateRequest(account="next@example.net", profile=tagged(alice.root))
+        assert (await client.ask("CreateAccount", created)).status == 201
+        item = alice.item("one")
+        assert (await client.ask("Publish", m.PublishRequest(entry=tagged(item)))).status == 201
+        assert len((await client.ask("GetRecords", feed(alice.mesh))).data_items) == 3
+
+
 async def test_a_repeated_publish_is_the_same_success(home):
     alice = Person("alice")
     async with portal_server(home) as running:

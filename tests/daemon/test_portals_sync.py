@@ -16,7 +16,9 @@ from harness.devices import Device
 from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
 from meshd.daemon.portals import Portals
+from meshd.errors import Denied
 from meshd.net.srv import Found, Services
+from meshd.portal.view import CLOSED
 from meshd.profile.claim import Role
 
 pytestmark = pytest.mark.draft("Create account", "Publish", "GetRecords")
@@ -130,3 +132,20 @@ async def test_any_administrator_opens_an_account_and_the_portal_knows_the_whole
     finally:
         for one in (laptop, phone, tablet):
             one.daemon.close()
+
+
+async def test_an_account_is_closed_at_the_portal_after_the_other_devices_were_told(home: Path) -> None:
+    async with online(home, "laptop", "phone") as net:
+        laptop, phone = net.devices
+        await net.portals["laptop"].add(ACCOUNT, "", None, plain=True)
+        await net.until_in_step(laptop)
+        await give(laptop, phone)
+        await net.until_in_step(laptop, phone)
+        with pytest.raises(Denied, match="administrator"):
+            await net.portals["phone"].close(ACCOUNT)
+        await net.portals["laptop"].close(ACCOUNT)
+        assert net.portal.memory.accounts[ACCOUNT].status == CLOSED
+        await phone.until(lambda: not net.portals["phone"].running)
+
+        await net.portals["laptop"].add("next@example.net", "", None, plain=True)
+        await net.until_in_step(laptop)

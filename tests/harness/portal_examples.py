@@ -58,7 +58,7 @@ EXAMPLES: dict[str, tuple[m.Request, m.Response]] = {
         m.CreateResponse(**_OK, transaction_id="TID:1", receipt="r"),
     ),
     "Publish": (
-        m.PublishRequest(portal="example.net", entry=ENTRY, entries=[], rows=[_ROW]),
+        m.PublishRequest(portal="example.net", entry=ENTRY, entries=[], rows=[_ROW], close=ACCOUNT),
         m.PublishResponse(
             **_OK, transaction_id="TID:1", receipt="r", missing=["v"], heads=[],
             outcomes=[s.Outcome(status=201, missing=[], transaction_id="TID:1", receipt="r")],

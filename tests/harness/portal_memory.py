@@ -21,7 +21,7 @@ from meshd.portal.documents2016 import Document, Profile
 from meshd.portal.messages import PublishResponse, Request, Response
 from meshd.portal.names import AccountName
 from meshd.portal.outcomes import Accept, Anonymous, Caller, Context, Decision, PeerPortal, Policy, SignedBy
-from meshd.portal.view import Account, Answered, Device, Known, LogPage, LogState, Pending, Stored, Usage
+from meshd.portal.view import CLOSED, Account, Answered, Device, Known, LogPage, LogState, Pending, Stored, Usage
 from meshd.profile import device, version
 from meshd.profile.claim import Kind, State
 from meshd.profile.trust import Authority
@@ -126,6 +126,8 @@ class MemoryPortal:
         match write:
             case outcomes.OpenAccount(account):
                 self.accounts[account.name] = account
+            case outcomes.CloseAccount(name):
+                self.accounts[name] = replace(self.accounts[name], status=CLOSED)
             case outcomes.PutOpener(name, keyid, _):
                 self.accounts[name] = replace(self.accounts[name], opener=keyid)
             case outcomes.UseInvite(token):
@@ -199,7 +201,8 @@ class MemoryPortal:
         return self.accounts.get(name)
 
     def mesh_account(self, mesh: str) -> Account | None:
-        return next((one for one in self.accounts.values() if one.mesh == mesh), None)
+        mine = [one for one in self.accounts.values() if one.mesh == mesh]
+        return min(mine, key=lambda one: one.status == CLOSED, default=None)
 
     def usage(self, mesh: str) -> Usage:
         mine = [one for one in self.versions.values() if one.mesh == mesh]

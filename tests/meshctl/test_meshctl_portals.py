@@ -42,6 +42,10 @@ class FakePortals(FakeDaemon):
             raise NotFound("no such account")
         return self.accounts.pop(match.params["account"])
 
+    def do_close_portal(self, match: Any, body: Any) -> Any:
+        self.told.append(("close", match.params["account"], body))
+        return self.accounts.pop(match.params["account"])
+
     def do_pending(self, match: Any, body: Any) -> Any:
         return {"pending": self.asking, "unreached": []}
 
@@ -118,9 +122,11 @@ def test_an_account_is_added_listed_shown_and_given_up(meshctl: Shell, daemon: F
     assert meshctl("portal", "remove", ACCOUNT, "--yes").code == 1
 
 
-def test_closing_says_who_closes_it(meshctl: Shell, daemon: FakePortals) -> None:
+def test_closing_has_the_portal_close_the_account(meshctl: Shell, daemon: FakePortals) -> None:
     meshctl("portal", "add", ACCOUNT)
-    assert "admin account close" in meshctl("portal", "close", ACCOUNT, "--yes").err
+    assert "is closed" in meshctl("portal", "close", ACCOUNT, "--yes").err
+    assert daemon.told[-1] == ("close", ACCOUNT, {})
+    assert daemon.accounts == {}
 
 
 def test_what_is_wrong_with_a_portal_is_told_with_its_hint(meshctl: Shell, daemon: FakePortals) -> None:

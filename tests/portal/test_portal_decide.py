@@ -108,6 +108,32 @@ def test_a_closed_account_is_not_opened_again_by_its_own_mesh(home: Home):
     assert home.portal.http == 409
 
 
+def test_an_administrator_closes_an_account_and_its_mesh_opens_another(home: Home, mallory: Person):
+    phone = home.alice.device("phone")
+    assert home.put(home.alice.admit(phone)) == 201
+    item = home.alice.item("kept")
+    assert home.put(item) == 201
+    close = m.PublishRequest(close=ALICE)
+    for caller, status in ((None, 404), (mallory.first, 404), (phone, 401)):
+        home.portal.ask("Publish", close, caller)
+        assert (home.portal.http, home.portal.accounts[ALICE].status) == (status, OPEN)
+    home.portal.accounts[ALICE] = dataclasses.replace(home.portal.accounts[ALICE], status=SUSPENDED)
+    home.portal.ask("Publish", close, home.alice.first)
+    assert home.portal.http == 401
+    home.portal.accounts[ALICE] = dataclasses.replace(home.portal.accounts[ALICE], status=OPEN)
+    home.portal.ask("Publish", close, home.alice.first)
+    assert (home.portal.http, home.portal.accounts[ALICE].status) == (201, CLOSED)
+    home.portal.ask("Publish", close, home.alice.first)
+    assert home.portal.http == 404
+    late = home.alice.item("late")
+    assert home.put(late) == 401
+    for name, status in ((ALICE, 409), (f"again@{DOMAIN}", 201)):
+        home.portal.ask("CreateAccount", create(home.alice, name), home.alice.first)
+        assert home.portal.http == status
+    assert home.put(late, phone) == 201
+    assert home.get(phone, identifier=item.identifier).entries == [tagged(item)]
+
+
 def test_an_account_is_opened_by_who_holds_a_key_of_the_profile(mallory: Person):
     portal, alice = MemoryPortal(), Person("alice")
     for caller in (None, mallory.first):

@@ -30,6 +30,10 @@ async def remove(app: App, call: Call) -> dict[str, Any]:
     return await _online(app).portals.remove(call.params["account"])
 
 
+async def close(app: App, call: Call) -> dict[str, Any]:
+    return await _online(app).portals.close(call.params["account"])
+
+
 async def verify(app: App, call: Call) -> dict[str, Any]:
     return await portal_verify.verify(_online(app).portals.get(call.params["account"]))
 
