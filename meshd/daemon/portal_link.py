@@ -315,6 +315,8 @@ def refusal(status: int, response: Response) -> MeshError:
             return Exists(sentence)
         case Status.UNAUTHORIZED:
             return Denied(sentence)
+        case Status.SUSPENDED:
+            return Denied("The account is suspended: the portal takes nothing new.", hint="ask who runs the portal")
         case Status.OVERLOAD | Status.INTERNAL | 429:
             return NetworkError(sentence)
     if status in (502, 504):

@@ -162,8 +162,8 @@ class Portals:
     async def close(self, account: str) -> dict[str, Any]:
         """As `remove`, and the portal closes the account: nobody gets its name again.
 
-        NotFound, Locked; Denied where this device is no administrator's; NetworkError, whose hint says where the account
-        is used no more and still open."""
+        NotFound, Locked; Denied where this device is no administrator's; NetworkError, whose hint says it where the
+        account is used no more and still open."""
         portal, daemon = self.get(account), self.daemon
         if daemon.snapshot.own not in daemon.replica.authority.admins():
             raise Denied("Only an administrator's device closes an account.", hint="run meshctl portal close there")

@@ -209,6 +209,8 @@ class Publishing:
         outcomes = response.outcomes if isinstance(response, PublishResponse) else None
         if outcomes is None or len(outcomes) != len(lot):
             raise refusal(status, response)
+        if any(one.status == Status.SUSPENDED for one in outcomes):  # which no single version is to blame for
+            raise refusal(Status.SUSPENDED, response)
         return outcomes
 
     def _refused(self, row: ToPublish, outcome: Outcome) -> None:

@@ -195,7 +195,7 @@ def _create(checked: Create, context: Context, view: View) -> Decision:
         mine = not context.plain and existing.mesh == mesh and isinstance(checked.entry, Current)
         again = mine and existing.status != CLOSED  # which is for ever, for its own mesh too
         if again and brings and not rights.may_change(existing):
-            return no(Status.UNAUTHORIZED, Reason.SUSPENDED)
+            return rights.suspended("CreateAccount", context)
         return rights.accept("CreateAccount", *brings) if again else no(Status.EXISTS, Reason.ACCOUNT_EXISTS)
     if policy.accounts == "closed":
         return no(Status.UNAUTHORIZED, Reason.CLOSED)
@@ -207,8 +207,7 @@ def _create(checked: Create, context: Context, view: View) -> Decision:
     reserved = view.reservation(name, context.now)
     if reserved is not None and reserved != checked.reservation:
         return no(Status.EXISTS, Reason.NAME_TAKEN)
-    present = view.mesh_account(mesh)
-    if present is not None and present.status != CLOSED:
+    if rights.account_of(mesh, view) is not None:
         return no(Status.EXISTS, Reason.MESH_HAS_ACCOUNT)
     old = isinstance(checked.entry, Old)
     writes.append(OpenAccount(Account(name, mesh, context.now, old=old, compat=old)))
@@ -237,7 +236,7 @@ def _close(checked: Close, context: Context, view: View) -> Decision:
     if not rights.is_admin(view, account.mesh, device.udf):
         return rights.refuse("Publish", context, Status.UNAUTHORIZED, Reason.NOT_ALLOWED)
     if not rights.may_change(account):
-        return rights.refuse("Publish", context, Status.UNAUTHORIZED, Reason.SUSPENDED)
+        return rights.suspended("Publish", context)
     return rights.accept("Publish", CloseAccount(account.name))
 
 

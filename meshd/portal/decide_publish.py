@@ -97,7 +97,7 @@ def _personal(
     claim = entry.parsed.claim
     mesh = claim.identifier
     authority = view.authority(mesh)
-    account = view.mesh_account(mesh)
+    account = rights.account_of(mesh, view)
     by_master = claim.signer == mesh
     known_caller = rights.caller_device(context, view, mesh) is not None
     # Who lost every device comes back with the master key and a device that only the new profile lists.
@@ -106,7 +106,7 @@ def _personal(
     if account is None or authority is None or not (known_caller or returning or opening):
         return _no(context, Status.UNAUTHORIZED, Reason.SIGN_IN)
     if not rights.may_change(account):
-        return _no(context, Status.UNAUTHORIZED, Reason.SUSPENDED)
+        return rights.suspended("Publish", context)
     if view.stored(claim.vid) is not None:
         return rights.accept("Publish")
     master = entry.parsed.embedded[0].claim
@@ -150,11 +150,11 @@ def _application(
 ) -> Decision:
     owner = view.owner(Kind.CONTAINER, claim.container)
     mesh = _mesh_for(claim.links.a, owner, context, view)
-    authority, account = view.authority(mesh), view.mesh_account(mesh)
+    authority, account = view.authority(mesh), rights.account_of(mesh, view)
     if authority is None or account is None:
         return _no(context, Status.UNAUTHORIZED, Reason.SIGN_IN)
     if not rights.may_change(account):
-        return _no(context, Status.UNAUTHORIZED, Reason.SUSPENDED)
+        return rights.suspended("Publish", context)
     stored = view.stored(claim.vid)
     if stored is not None and stored.mesh == mesh:
         return rights.accept("Publish")
@@ -182,11 +182,11 @@ def _application(
 def _escrow(found: Version, context: Context, view: View) -> Decision:
     """Write-once: the same again is a success, anything else under the name never is."""
     mesh = _mesh_for((), None, context, view)
-    authority, account = view.authority(mesh), view.mesh_account(mesh)
+    authority, account = view.authority(mesh), rights.account_of(mesh, view)
     if authority is None or account is None:
         return _no(context, Status.UNAUTHORIZED, Reason.SIGN_IN)
     if not rights.may_change(account):
-        return _no(context, Status.UNAUTHORIZED, Reason.SUSPENDED)
+        return rights.suspended("Publish", context)
     existing = [head for kind in _ESCROW for head in view.heads(kind, found.identifier)]
     if existing:
         if any(head.vid == found.vid for head in existing):

@@ -73,8 +73,19 @@ def find_account(name: str, view: View, context: Context) -> Account | None:
     return account if account is not None and account.status != CLOSED else None
 
 
+def account_of(mesh: str, view: View) -> Account | None:
+    """The account of a mesh, unless it is closed."""
+    account = view.mesh_account(mesh)
+    return account if account is not None and account.status != CLOSED else None
+
+
 def may_change(account: Account | None) -> bool:
     return account is not None and account.status == OPEN
+
+
+def suspended(transaction: str, context: Context) -> Refuse:
+    """No, because the account is suspended: nothing is wrong with what was asked, and it may go again later."""
+    return refuse(transaction, context, Status.UNAUTHORIZED if context.plain else Status.SUSPENDED, Reason.SUSPENDED)
 
 
 def serves_plain(context: Context, account: Account) -> bool:

@@ -22,6 +22,7 @@ class Status(enum.IntEnum):
     EXISTS = 409
     HEAD_MOVED = 412  # ours: Mesh-If-Head named other heads
     TOO_LARGE = 413
+    SUSPENDED = 423  # ours: whoever runs the portal suspended the account
     LINKS_MISSING = 424  # ours: versions that this one names are not here
     INTERNAL = 500
     OVERLOAD = 503

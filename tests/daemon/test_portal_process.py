@@ -56,7 +56,7 @@ def test_two_portals_on_one_directory_are_one_too_many_and_the_tools_work_beside
         assert [(one["account"], one["status"]) for one in listed] == [("alice@example.net", "Open")]
         assert tool("admin", "--data", data, "account", "suspend", "alice").returncode == 0
         refused = caller.ask("Publish", m.PublishRequest(entry=tagged(alice.container())))
-        assert refused.status == 401
+        assert refused.status == 423
         caller.close()
         assert tool("admin", "--data", data, "account", "resume", "alice@example.net").returncode == 0
         copy = home / "copy.db"

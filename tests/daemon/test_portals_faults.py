@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from meshd.net.srv import Found, Services
 from meshd.portal import codec
 from meshd.portal.messages import CreateRequest, GetRecordsResponse
 from meshd.portal.structures import Binary, DataItem
+from meshd.portal.view import OPEN, SUSPENDED
 from meshd.profile.claim import Role
 from meshd.store import portals_client as store
 from meshd.store import versions
@@ -283,6 +285,20 @@ async def test_a_version_that_the_portal_refuses_waits_and_does_not_hold_up_the_
         found.one.nudge()
         await found.until_in_step()
         assert first.vid in at_portal(found)
+
+
+async def test_a_suspended_account_is_said_to_be_and_what_waited_goes_when_it_is_open_again(home: Path) -> None:
+    async with world(home) as found:
+        accounts = found.portal.memory.accounts
+        accounts[ACCOUNT] = dataclasses.replace(accounts[ACCOUNT], status=SUSPENDED)
+        written = await found.device.add("one.example", "alice", "secret")
+        await found.device.until(lambda: found.one.publish_error is not None)
+        assert (found.one.state, found.one.behind()) == ("refused", 1)
+        assert "suspended" in str(found.one.error)
+        accounts[ACCOUNT] = dataclasses.replace(accounts[ACCOUNT], status=OPEN)
+        found.one.nudge()
+        await found.until_in_step()
+        assert written.vid in at_portal(found)
 
 
 async def test_a_second_account_makes_a_second_copy_and_a_removed_one_is_used_no_more(home: Path) -> None:

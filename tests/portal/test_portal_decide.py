@@ -119,7 +119,7 @@ def test_an_administrator_closes_an_account_and_its_mesh_opens_another(home: Hom
         assert (home.portal.http, home.portal.accounts[ALICE].status) == (status, OPEN)
     home.portal.accounts[ALICE] = dataclasses.replace(home.portal.accounts[ALICE], status=SUSPENDED)
     home.portal.ask("Publish", close, home.alice.first)
-    assert home.portal.http == 401
+    assert home.portal.http == 423
     home.portal.accounts[ALICE] = dataclasses.replace(home.portal.accounts[ALICE], status=OPEN)
     home.portal.ask("Publish", close, home.alice.first)
     assert (home.portal.http, home.portal.accounts[ALICE].status) == (201, CLOSED)
@@ -213,7 +213,7 @@ def test_another_administrator_takes_over_where_the_one_who_opened_the_account_d
     assert portal.http == 201
     portal.accounts[ALICE] = dataclasses.replace(portal.accounts[ALICE], status=SUSPENDED)
     portal.ask("CreateAccount", create(alice, proof=tagged(second)), tablet)
-    assert portal.http == 401
+    assert portal.http == 423
     portal.accounts[ALICE] = dataclasses.replace(portal.accounts[ALICE], status=OPEN)
     for one in (first, second):
         portal.ask("Publish", m.PublishRequest(entry=tagged(one)), desktop)
@@ -468,7 +468,7 @@ def test_quarantine_has_a_quota_of_its_own():
 def test_a_suspended_account_takes_nothing(home: Home):
     home.portal.accounts[ALICE] = dataclasses.replace(home.portal.accounts[ALICE], status=SUSPENDED)
     for one in (home.alice.item("one"), home.alice.escrow(), home.alice.admit(home.alice.device("phone"))):
-        assert home.put(one) == 401
+        assert home.put(one) == 423
 
 
 def test_a_version_that_miscounts_its_chain_is_refused(home: Home):
