@@ -41,6 +41,9 @@ def get(checked: Get, context: Context, view: View) -> Decision:
         heads, writes = _by_identifier(checked.identifier, context, view)
     if context.plain:
         heads = [head for head in heads if head.old]  # a 2016 reader stops at what ours hold
+    limits = checked.constraints
+    heads = [one for one in heads if limits.not_before is None or one.added >= limits.not_before]
+    heads = [one for one in heads if limits.before is None or one.added < limits.before]
     if not heads:
         return _nothing(checked, context)
     shown = _page(sorted(heads, key=_winner_first)[: None if checked.multiple else 1], context.policy.page_bytes)

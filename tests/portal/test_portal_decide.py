@@ -522,6 +522,20 @@ def test_a_personal_profile_is_for_everybody_and_the_rest_for_devices(home: Home
             assert home.portal.http == 404
 
 
+def test_a_profile_is_shown_if_it_was_added_within_the_times_asked_for(home: Home):
+    early, late = payload.write_date(NOW), payload.write_date(NOW + 1)
+    for members, shown in (
+        ({"not_before": early}, True),
+        ({"not_before": late}, False),
+        ({"not_on_or_after": late}, True),
+        ({"not_on_or_after": early}, False),
+        ({"search_constraints": SearchConstraints(not_before=early, before=late)}, True),
+        ({"search_constraints": SearchConstraints(before=early)}, False),
+    ):
+        assert bool(home.get(account=ALICE, **members).entries) is shown
+        assert bool(home.get(identifier=home.alice.mesh, **members).entries) is shown
+
+
 def test_what_is_not_there_and_what_is_not_yours_look_alike(home: Home):
     item = home.alice.item("one")
     home.put(item)
