@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] == "portal":
-        from meshd.daemon import portal_main
+        from meshd.daemon.portal import main
 
-        return portal_main.main(argv[1:])
+        return main.main(argv[1:])
     parser = argparse.ArgumentParser(
         prog="meshd",
         description="keeps this device's passwords, keys and settings in step with your other devices",

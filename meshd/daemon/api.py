@@ -46,7 +46,7 @@ from meshd.daemon.handlers import (
     undoing,
 )
 from meshd.daemon.locking import Guard
-from meshd.daemon.online import Online
+from meshd.daemon.portals.online import Online
 from meshd.daemon.progress import Progress
 from meshd.daemon.recovering import Recovering
 from meshd.daemon.siblings import Sibling

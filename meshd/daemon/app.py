@@ -25,8 +25,8 @@ from meshd.daemon.connecting import Connections
 from meshd.daemon.context import Daemon, open_daemon, wait
 from meshd.daemon.index import save
 from meshd.daemon.inviting import Invitations
-from meshd.daemon.online import online
 from meshd.daemon.paths import Paths
+from meshd.daemon.portals.online import online
 from meshd.daemon.siblings import Siblings
 from meshd.errors import MeshError
 from meshd.net import systemd

@@ -18,7 +18,7 @@ from meshd.daemon import authoring, exposure, recovering, recovery_door
 from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon
 from meshd.daemon.pen import Pen
-from meshd.daemon.portal_state import Portal
+from meshd.daemon.portals.state import Portal
 from meshd.errors import DecryptError, FormatError, MeshError, NotFound
 from meshd.net.lan import Network
 from meshd.portal.messages import GetRequest, GetResponse

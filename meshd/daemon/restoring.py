@@ -28,8 +28,8 @@ from meshd.daemon.context import Daemon
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.names import moved_past
 from meshd.daemon.pen import Pen
-from meshd.daemon.portal_link import Where, personal_profiles
-from meshd.daemon.portals import Portals
+from meshd.daemon.portals.link import Where, personal_profiles
+from meshd.daemon.portals.roster import Portals
 from meshd.daemon.verifying import check
 from meshd.errors import (
     DecryptError,

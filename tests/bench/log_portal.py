@@ -13,8 +13,8 @@ from bench.figures import Figure, Section
 from bench.lab import Lab
 from harness.portal_engine import DOMAIN, Engine
 from harness.portal_people import Person
-from meshd.daemon.portal_tree import Tree
-from meshd.daemon.sequencer import Sequencer
+from meshd.daemon.portal.sequencer import Sequencer
+from meshd.daemon.portal.tree import Tree
 
 ROUNDS = 5
 AT_ONCE = 16

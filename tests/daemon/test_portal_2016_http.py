@@ -10,7 +10,7 @@ import pytest
 
 from harness import reader2016
 from harness.portal_server import portal_server
-from meshd.daemon import portal_admin
+from meshd.daemon.portal import admin
 
 pytestmark = pytest.mark.draft(
     "Hello",
@@ -95,11 +95,11 @@ async def test_the_logs_of_a_2016_portal_are_taken_over(home, version):
     asked = {"command": "import", "mesh": logs["mesh_jlog"], "accounts": logs["portal_jlog"]}
     async with portal_server(home) as running:
         sequencer, policy = running.portal.sequencer, running.portal.service.policy
-        answer = await portal_admin.perform(sequencer, policy, asked)
+        answer = await admin.perform(sequencer, policy, asked)
         assert answer["imported"] > 0 and sequencer.view.account("alice@example.net") is not None
         kept = sequencer.view.last_index()
         assert kept > 0
-        await portal_admin.perform(sequencer, policy, asked)
+        await admin.perform(sequencer, policy, asked)
         assert sequencer.view.last_index() == kept
         alice = sequencer.view.account("alice@example.net")
         assert alice is not None and alice.old and sequencer.view.profile_2016(alice.mesh) is not None

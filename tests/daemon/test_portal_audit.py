@@ -11,7 +11,7 @@ import pytest
 from harness.portal_people import Person, tagged
 from harness.portal_server import portal_server
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import portal_audit, portal_main
+from meshd.daemon.portal import audit, main
 from meshd.portal import messages as m
 from meshd.tlog import checkpoint as checkpoints
 from meshd.tlog import tree
@@ -52,10 +52,10 @@ def signed(store, size: int) -> str:
 
 async def test_an_untouched_log_is_what_it_says(store):
     steps = []
-    found = portal_audit.verify(store, lambda done, total: steps.append((done, total)))
+    found = audit.verify(store, lambda done, total: steps.append((done, total)))
     assert found.size == found.checkpoints == ENTRIES and found.erased == 0
     assert steps[-1] == (ENTRIES, ENTRIES)
-    shown = portal_audit.show(store)
+    shown = audit.show(store)
     assert (shown["size"], shown["root"]) == (ENTRIES, found.root.hex())
     assert {one["role"] for one in shown["keys"]} == {"log", "witness"}
     assert "secret" not in json.dumps(shown)
@@ -78,48 +78,48 @@ async def test_an_untouched_log_is_what_it_says(store):
 )
 async def test_the_first_difference_is_said(store, statement, said):
     tamper(store, statement)
-    with pytest.raises(portal_audit.NotTheLog, match=said):
-        portal_audit.verify(store)
+    with pytest.raises(audit.NotTheLog, match=said):
+        audit.verify(store)
 
 
 async def test_the_note_of_another_tree_is_a_difference(store):
     note = signed(store, 3)
     with closing(sqlite3.connect(store)) as connection, connection:
         connection.execute("UPDATE checkpoints SET note = ? WHERE size = 5", (note,))
-    with pytest.raises(portal_audit.NotTheLog, match="checkpoint of 5 entries has a note of another tree"):
-        portal_audit.verify(store)
+    with pytest.raises(audit.NotTheLog, match="checkpoint of 5 entries has a note of another tree"):
+        audit.verify(store)
 
 
 async def test_what_no_key_of_the_log_signed_is_a_difference(store):
     note = signed(store, 3)
     with closing(sqlite3.connect(store)) as connection, connection:
         connection.execute("UPDATE checkpoints SET note = ? WHERE size = 3", (note,))
-    assert portal_audit.verify(store).size == ENTRIES
+    assert audit.verify(store).size == ENTRIES
     tamper(store, "UPDATE log_keys SET role = 'gone' WHERE role = 'log'")
-    with pytest.raises(portal_audit.NotTheLog, match="no known key of the log"):
-        portal_audit.verify(store)
+    with pytest.raises(audit.NotTheLog, match="no known key of the log"):
+        audit.verify(store)
 
 
 async def test_exported_leaves_are_the_tree_and_notes_are_its_signatures(store, tmp_path):
     leaves, notes = tmp_path / "leaves", tmp_path / "notes"
-    assert portal_main.main(["log", "export", "leaves", str(leaves), "--data", str(store.parent)]) == 0
-    assert portal_main.main(["log", "export", "notes", str(notes), "--data", str(store.parent)]) == 0
+    assert main.main(["log", "export", "leaves", str(leaves), "--data", str(store.parent)]) == 0
+    assert main.main(["log", "export", "notes", str(notes), "--data", str(store.parent)]) == 0
     with closing(sqlite3.connect(store)) as connection:
         stored = [leaf for (leaf,) in connection.execute("SELECT leaf FROM leaves ORDER BY place")]
     assert leaves.read_bytes() == b"".join(stored)
     root = Frontier().extend(map(tree.leaf_hash, stored)).root()
-    assert root == portal_audit.verify(store).root and [Leaf.decode(one).tid for one in stored][-1] == "TID:7"
+    assert root == audit.verify(store).root and [Leaf.decode(one).tid for one in stored][-1] == "TID:7"
     kept = [one for one in notes.read_bytes().split(b"\n\nexample.net/mmm-log\n") if one]
     assert all(b"\n\n" in one for one in kept)
-    assert portal_main.main(["log", "export", "notes", str(notes), "--data", str(store.parent)]) != 0  # files stay
+    assert main.main(["log", "export", "notes", str(notes), "--data", str(store.parent)]) != 0  # files stay
 
 
 async def test_verify_ends_with_ten_where_the_log_is_another(store, capsys):
     data = ["--data", str(store.parent)]
-    assert portal_main.main(["log", "verify", "--json", *data]) == 0
+    assert main.main(["log", "verify", "--json", *data]) == 0
     assert json.loads(capsys.readouterr().out)["verified"] is True
     tamper(store, "UPDATE versions SET added = 5 WHERE seq = 3")
-    assert portal_main.main(["log", "verify", "--json", *data]) == 10
+    assert main.main(["log", "verify", "--json", *data]) == 10
     told = capsys.readouterr()
     assert json.loads(told.out) == {
         "schema": 1, "verified": False, "difference": "place 3: the leaf is not of the version that is stored there",

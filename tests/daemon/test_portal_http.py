@@ -10,8 +10,8 @@ import trio.testing
 from hypothesis import strategies as st
 
 from harness.portal_server import Answer, read_answer
-from meshd.daemon import portal_http
-from meshd.daemon.portal_http import Limits, Request, Response, Server
+from meshd.daemon.portal import http
+from meshd.daemon.portal.http import Limits, Request, Response, Server
 
 SMALL = Limits(head=2048, fields=16, body=4096, idle_seconds=20, request_seconds=10, linger_seconds=0.1)
 
@@ -217,9 +217,9 @@ HEAD = st.builds(
 @hypothesis.given(HEAD)
 def test_what_is_taken_h11_takes_too_and_reads_the_same(head):
     try:
-        method, target, minor, headers = portal_http._parse(head, 64)
-        length, chunked = portal_http._framing(headers, minor)
-    except portal_http._Refusal:
+        method, target, minor, headers = http._parse(head, 64)
+        length, chunked = http._framing(headers, minor)
+    except http._Refusal:
         return
     oracle = h11.Connection(h11.SERVER)
     oracle.receive_data(head + b"\r\n")

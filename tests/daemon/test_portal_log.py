@@ -11,7 +11,7 @@ import pytest
 
 from harness.portal_engine import DOMAIN, Engine, engine
 from harness.portal_people import NOW, Person, tagged
-from meshd.daemon.portal_tree import LogForked, Tree
+from meshd.daemon.portal.tree import LogForked, Tree
 from meshd.errors import ProofError, StoreError
 from meshd.portal import messages as m
 from meshd.portal.outcomes import Anonymous, SignedBy

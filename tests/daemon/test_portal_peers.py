@@ -9,7 +9,7 @@ import trio
 
 from harness.log_world import key
 from harness.portal_engine import engine
-from meshd.daemon import portal_admin, portal_main, portal_peers
+from meshd.daemon.portal import admin, main, peers
 from meshd.errors import BadRequest, FormatError, NotFound
 from meshd.portal.outcomes import Policy
 from meshd.tlog.cosignature import Cosigner
@@ -27,22 +27,22 @@ def asking(*keys: str, grant: str = "", url: str = "", name: str = "other.exampl
 async def test_a_peer_is_known_by_its_keys_until_it_is_removed(home):
     with engine(home / "portal.db") as portal:
         policy = Policy("example.net")
-        await portal_admin.perform(
+        await admin.perform(
             portal.sequencer, policy, asking(LOG, WITNESS, TRANSFER, grant="full", url="https://other.example/w/")
         )
-        (found,) = portal_peers.listed(home / "portal.db")
+        (found,) = peers.listed(home / "portal.db")
         assert (found["peer"], found["grant"], found["url"]) == (
             "other.example/mmm-log", "full", "https://other.example/w",
         )  # fmt: skip
         assert (found["log_keys"], found["witness_keys"]) == ([LOG], [WITNESS])
         assert portal.sequencer.view.peer_grant(key("peer").udf) == "full"
-        await portal_admin.perform(portal.sequencer, policy, asking(TRANSFER, grant="leaves"))
+        await admin.perform(portal.sequencer, policy, asking(TRANSFER, grant="leaves"))
         assert portal.sequencer.view.peer_grant(key("peer").udf) == "leaves"
-        await portal_admin.perform(portal.sequencer, policy, {"command": "peer-remove", "name": "other.example"})
-        assert portal_peers.listed(home / "portal.db") == []
+        await admin.perform(portal.sequencer, policy, {"command": "peer-remove", "name": "other.example"})
+        assert peers.listed(home / "portal.db") == []
         assert portal.sequencer.view.peer_grant(key("peer").udf) is None
         with pytest.raises(NotFound):
-            await portal_admin.perform(portal.sequencer, policy, {"command": "peer-remove", "name": "other.example"})
+            await admin.perform(portal.sequencer, policy, {"command": "peer-remove", "name": "other.example"})
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ async def test_a_peer_is_known_by_its_keys_until_it_is_removed(home):
 )
 async def test_what_is_not_clear_is_refused(home, asked):
     with engine(home / "portal.db") as portal, pytest.raises((BadRequest, FormatError)):
-        await portal_admin.perform(portal.sequencer, Policy("example.net"), asked)
-    assert portal_peers.listed(home / "portal.db") == []
+        await admin.perform(portal.sequencer, Policy("example.net"), asked)
+    assert peers.listed(home / "portal.db") == []
 
 
 def test_the_commands_work_without_a_running_portal(home, capsys):
@@ -72,9 +72,9 @@ def test_the_commands_work_without_a_running_portal(home, capsys):
 
     trio.run(make)
     data = ["--data", str(home)]
-    assert portal_main.main(["admin", "peer", "add", "other.example", "--key", LOG, *data]) == 0
-    assert portal_main.main(["admin", "peer", "list", "--json", *data]) == 0
+    assert main.main(["admin", "peer", "add", "other.example", "--key", LOG, *data]) == 0
+    assert main.main(["admin", "peer", "list", "--json", *data]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["peers"][0]["peer"] == "other.example/mmm-log"
-    assert portal_main.main(["admin", "peer", "remove", "other.example", *data]) == 0
-    assert portal_main.main(["admin", "peer", "list", *data]) == 0
+    assert main.main(["admin", "peer", "remove", "other.example", *data]) == 0
+    assert main.main(["admin", "peer", "list", *data]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "There are no peers."

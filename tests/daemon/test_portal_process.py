@@ -21,7 +21,7 @@ from harness import portal_kills
 from harness.portal_people import Person, tagged
 from harness.portal_process import PROGRAM, Caller, PortalProcess
 from harness.portal_server import portal_server
-from meshd.daemon import portal_config
+from meshd.daemon.portal import config
 from meshd.errors import BadRequest, StoreBusy, StoreDamaged
 from meshd.portal import messages as m
 from meshd.store.db import open_database
@@ -156,7 +156,7 @@ def test_what_is_wrong_with_the_certificate_is_said(home):
         (good, nothing, "can't be used"),
         (home / "missing.pem", key, "can't be read"),
     ):
-        from meshd.daemon.portal_tls import Certificate
+        from meshd.daemon.portal.tls import Certificate
 
         with pytest.raises(BadRequest, match=words):
             Certificate(home / cert, home / secret, "example.net", datetime.datetime.now(datetime.UTC))
@@ -182,7 +182,7 @@ def test_what_is_wrong_with_the_certificate_is_said(home):
 )
 def test_settings_that_make_no_portal_are_refused_with_their_name(text, words):
     with pytest.raises(BadRequest, match=words):
-        portal_config.check(portal_config.parse(text))
+        config.check(config.parse(text))
 
 
 def test_an_address_that_is_taken_is_told_in_a_sentence(home):

@@ -7,10 +7,10 @@ import trio
 import trio.testing
 
 from harness.portal_people import NOW, Person
-from meshd.daemon.portal_authorities import Authorities, Moves
-from meshd.daemon.portal_view import SqliteView
-from meshd.daemon.portal_writes import Writing
-from meshd.daemon.sequencer import Feeds, Turns
+from meshd.daemon.portal.authorities import Authorities, Moves
+from meshd.daemon.portal.sequencer import Feeds, Turns
+from meshd.daemon.portal.view import SqliteView
+from meshd.daemon.portal.writes import Writing
 from meshd.errors import StoreBusy
 from meshd.portal import decide_publish
 from meshd.portal.outcomes import OpenAccount, PutVersion

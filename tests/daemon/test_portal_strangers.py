@@ -10,9 +10,9 @@ import trio
 
 from harness.portal_people import Person, tagged
 from harness.portal_server import portal_server, request_bytes, signed
-from meshd.daemon import portal_service
-from meshd.daemon.portal_config import Limits, Moved, Quota
-from meshd.daemon.portal_limits import Buckets, is_local, prefix
+from meshd.daemon.portal import service
+from meshd.daemon.portal.config import Limits, Moved, Quota
+from meshd.daemon.portal.limits import Buckets, is_local, prefix
 from meshd.portal import codec
 from meshd.portal import messages as m
 from meshd.portal.codec import Dialect
@@ -131,7 +131,7 @@ async def test_nobody_learns_whether_an_account_exists(home):
             answers.append([stranger.last.status, stranger.last.body])
             await stranger.ask("ConnectStatus", m.ConnectStatusRequest(account_id=name, device_id=phone.udf))
             answers[-1] += [stranger.last.status, stranger.last.body]
-            assert trio.current_time() - began >= 2 * portal_service.PAD_SECONDS * 0.9
+            assert trio.current_time() - began >= 2 * service.PAD_SECONDS * 0.9
         assert answers[0] == answers[1]
 
 
@@ -206,12 +206,12 @@ async def test_escrow_is_found_by_its_exact_name_and_its_owner_is_told(home):
 
 async def test_invitations_open_one_account_each(home):
     alice, bob = Person("alice"), Person("bob")
-    from meshd.daemon import portal_admin
+    from meshd.daemon.portal import admin
 
     async with portal_server(home, accounts="invite") as running:
         portal = running.portal
         asked = {"command": "invite", "seconds": 3600, "note": "for alice"}
-        token = (await portal_admin.perform(portal.sequencer, portal.service.policy, asked))["invite"]
+        token = (await admin.perform(portal.sequencer, portal.service.policy, asked))["invite"]
         answers = []
         for person, name, invite in ((alice, NAME, None), (alice, NAME, token), (bob, "bob@example.net", token)):
             client = running.client(person.first)

@@ -12,11 +12,12 @@ from harness.portal_engine import DOMAIN, Engine, engine
 from harness.portal_people import Person, tagged
 from harness.portal_server import Running, portal_server
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import portal_admin, portal_witness
-from meshd.daemon.portal_http import Request, Response
-from meshd.daemon.portal_log import Log
-from meshd.daemon.portal_witnesses import Witnesses
-from meshd.daemon.sequencer import Sequencer
+from meshd.daemon.portal import admin
+from meshd.daemon.portal import witness as service
+from meshd.daemon.portal.http import Request, Response
+from meshd.daemon.portal.log import Log
+from meshd.daemon.portal.sequencer import Sequencer
+from meshd.daemon.portal.witnesses import Witnesses
 from meshd.errors import BadRequest
 from meshd.net.portal_client import HttpClient
 from meshd.portal import messages as m
@@ -53,7 +54,7 @@ def request(method: str, target: str, body: bytes = b"") -> Request:
 
 
 async def bring(portal: Engine, body: bytes) -> Response:
-    return await portal_witness.answer(portal.sequencer, request("POST", portal_witness.ADD, body))
+    return await service.answer(portal.sequencer, request("POST", service.ADD, body))
 
 
 async def knows(portal: Engine) -> Log:
@@ -71,8 +72,8 @@ async def test_a_consistent_checkpoint_is_cosigned_and_shown(home):
             assert answer.status == 200
             line = Signature.parse(answer.body.decode().removesuffix("\n"))
             cosignature.verify(Note(note.text, (line,)), log.witness.verifier)
-        target = f"{portal_witness.PREFIX}{witness.origin_hash(ORIGIN)}/checkpoint"
-        shown = await portal_witness.answer(portal.sequencer, request("GET", target))
+        target = f"{service.PREFIX}{witness.origin_hash(ORIGIN)}/checkpoint"
+        shown = await service.answer(portal.sequencer, request("GET", target))
         kept = Note.parse(shown.body)
         assert checkpoints.read(kept, [OTHER.verifier])[0].size == 21
         cosignature.verify(kept, log.witness.verifier)
@@ -115,9 +116,9 @@ async def test_an_unknown_log_is_not_found_and_a_stranger_causes_no_write(home):
         assert (await bring(portal, body_of(0, note_of(3)))).status == 404
         assert portal.sequencer.view.connection.execute("PRAGMA data_version").fetchone() == before
         for target in ("", "x/checkpoint", f"{witness.origin_hash(ORIGIN)}/checkpoint"):
-            asked = request("GET", portal_witness.PREFIX + target)
-            assert (await portal_witness.answer(portal.sequencer, asked)).status == 404
-        assert (await portal_witness.answer(portal.sequencer, request("GET", portal_witness.ADD))).status == 405
+            asked = request("GET", service.PREFIX + target)
+            assert (await service.answer(portal.sequencer, asked)).status == 404
+        assert (await service.answer(portal.sequencer, request("GET", service.ADD))).status == 405
 
 
 async def test_a_log_that_signs_two_histories_is_cosigned_no_more(home):
@@ -175,8 +176,8 @@ async def until_cosigned(running: Running, key: Verifier, size: int) -> None:
 
 @pytest.fixture
 def prompt(monkeypatch):
-    monkeypatch.setattr("meshd.daemon.portal_witnesses.PACE_SECONDS", 0.01)
-    monkeypatch.setattr("meshd.daemon.portal_witnesses.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("meshd.daemon.portal.witnesses.PACE_SECONDS", 0.01)
+    monkeypatch.setattr("meshd.daemon.portal.witnesses.RETRY_SECONDS", 0.05)
 
 
 async def test_two_portals_cosign_each_other(home, prompt):
@@ -265,12 +266,12 @@ async def test_whoever_runs_a_portal_replaces_its_key_and_loses_nothing_that_is_
     with engine(home / "portal.db") as portal:
         policy, log = Policy(DOMAIN), portal.sequencer.log
         assert log is not None
-        answer = await portal_admin.perform(portal.sequencer, policy, {"command": "rotate-key"})
+        answer = await admin.perform(portal.sequencer, policy, {"command": "rotate-key"})
         assert answer == {"origin": f"{DOMAIN}/mmm-log", "keys": log.vkeys[:2], "witness": log.witness.vkey}
         with pytest.raises(BadRequest):
-            await portal_admin.perform(portal.sequencer, policy, {"command": "accept-loss"})
+            await admin.perform(portal.sequencer, policy, {"command": "accept-loss"})
         log.ahead = "somebody has seen more"
-        answer = await portal_admin.perform(portal.sequencer, policy, {"command": "accept-loss"})
+        answer = await admin.perform(portal.sequencer, policy, {"command": "accept-loss"})
         assert answer["origin"] == f"{DOMAIN}/mmm-log/2" and log.ahead is None
     with engine(home / "portal.db") as portal:
         assert portal.sequencer.log is not None and portal.sequencer.log.vkeys[:1] == answer["keys"]

@@ -17,7 +17,7 @@ from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
 from meshd.crypto.sealing import LEAST_KDF
 from meshd.daemon import removal
-from meshd.daemon.online import Online, online
+from meshd.daemon.portals.online import Online, online
 from meshd.errors import BadRequest, Denied, NotFound
 from meshd.net.srv import Found, Services
 from meshd.profile.claim import Role

@@ -17,8 +17,8 @@ from harness.devices import Device
 from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal, raw
 from harness.portal_people import Person, tagged
-from meshd.daemon.portal_state import Portal
-from meshd.daemon.portals import Portals
+from meshd.daemon.portals.roster import Portals
+from meshd.daemon.portals.state import Portal
 from meshd.errors import Denied, Exists, NetworkError
 from meshd.net.http import Response
 from meshd.net.portal_client import HttpClient, Place

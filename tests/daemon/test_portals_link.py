@@ -13,8 +13,8 @@ import trio
 
 from harness.portal_http import HttpPortal, raw
 from harness.portal_people import PaperDevice, Person, tagged
-from meshd.daemon.portal_link import Link
-from meshd.daemon.portals import where_of
+from meshd.daemon.portals.link import Link
+from meshd.daemon.portals.roster import where_of
 from meshd.errors import BadRequest, Denied, NetworkError, NotFound, RemoteProtocolError
 from meshd.net.http import Response
 from meshd.net.portal_client import HttpClient

@@ -14,10 +14,10 @@ from harness import devices as harness
 from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
 from harness.portal_logged import LoggedPortal, logged
-from meshd.daemon import portal_verify
-from meshd.daemon.portal_state import Portal
-from meshd.daemon.portal_watch import Contradicted
-from meshd.daemon.portals import Portals
+from meshd.daemon.portals import verify
+from meshd.daemon.portals.roster import Portals
+from meshd.daemon.portals.state import Portal
+from meshd.daemon.portals.watch import Contradicted
 from meshd.net.srv import Found, Services
 from meshd.store import portal_pins
 from meshd.store.portal_pins import PinRow
@@ -138,7 +138,7 @@ async def test_everything_that_was_published_is_verified(home: Path) -> None:
     async with world(home) as found:
         await found.device.add("example.net", "alice", "secret")
         await found.until_in_step()
-        said = await portal_verify.verify(found.one)
+        said = await verify.verify(found.one)
         assert said["verdict"] == "verified", said
         assert said["proved"] == len(found.log.leaves)
 
@@ -148,7 +148,7 @@ async def test_a_portal_that_withholds_the_newest_version_is_found_out(home: Pat
         item = await found.device.add("example.net", "alice", "secret")
         await found.until_in_step()
         del found.log.versions[item.vid]
-        said = await portal_verify.verify(found.one)
+        said = await verify.verify(found.one)
         assert (said["verdict"], said["withheld"]) == ("suspect", 1)
         assert found.pin.suspect
 
@@ -158,20 +158,20 @@ async def test_after_a_contradiction_nothing_is_believed_until_a_person_decides(
         await found.until_in_step()
         past = found.log.entries.entries
         found.log.entries = found.log.entries.fork(at=0, instead=[b"another past", *past[1:], b"more"])
-        said = await portal_verify.verify(found.one)
+        said = await verify.verify(found.one)
         assert said["verdict"] == "contradicted" and said["evidence"]
         before = found.receipts()
         await found.device.add("example.net", "alice", "secret")
         await found.device.until(lambda: isinstance(found.one.error, Contradicted))
         assert found.receipts() == before
         found.log.entries = found.log.entries.fork(at=0, instead=found.log.leaves)
-        await portal_verify.trust_anew(found.one)
+        await verify.trust_anew(found.one)
         await found.until_in_step()
         assert found.one.view()["log"]["state"] == "verified"
 
 
 async def test_a_portal_without_a_log_is_shown_as_unverifiable(home: Path) -> None:
     async with world(home, keeps_log=False) as found:
-        said = await portal_verify.verify(found.one)
+        said = await verify.verify(found.one)
         assert said["verdict"] == "unverifiable"
         assert found.one.view()["log"] == {"state": "none"}

@@ -15,7 +15,7 @@ from harness import devices as harness
 from harness.devices import Device
 from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
-from meshd.daemon.portals import Portals
+from meshd.daemon.portals.roster import Portals
 from meshd.errors import Denied
 from meshd.net.srv import Found, Services
 from meshd.portal.view import CLOSED

@@ -22,7 +22,7 @@ from meshd.crypto.keys import DecryptKey, SigningKey
 from meshd.daemon import authoring, drilling, masterkeys, recovering
 from meshd.daemon.background import with_pen
 from meshd.daemon.drilling import FOUND, MISSING, UNREACHED, WRONG, Peer
-from meshd.daemon.portals import Portals
+from meshd.daemon.portals.roster import Portals
 from meshd.daemon.recovering import Wish
 from meshd.net.http import Response
 from meshd.net.srv import Found, Services

@@ -45,7 +45,7 @@ DOCUMENTS = {
 }
 SCENARIOS = {
     "Service discovery": "meshd/net/srv.py",
-    "Create account": "meshd/daemon/portals.py",
+    "Create account": "meshd/daemon/portals/roster.py",
     "Connect device": "meshd/daemon/inviting.py, connecting.py, portal_connecting.py",
     "Add and update application": "meshd/daemon/vaults.py",
     "Delete device": "meshd/daemon/removal.py",

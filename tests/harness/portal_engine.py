@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness.portal_people import NOW, Person, tagged
 from meshd.crypto.keys import SigningKey
-from meshd.daemon.sequencer import Sequencer
+from meshd.daemon.portal.sequencer import Sequencer
 from meshd.portal import codec, verify
 from meshd.portal import messages as m
 from meshd.portal.checked import Create, Publish

@@ -19,8 +19,8 @@ import msgspec
 import trio
 
 from harness.portal_people import PaperDevice
-from meshd.daemon.portal_app import Portal
-from meshd.daemon.portal_config import Config, check
+from meshd.daemon.portal.app import Portal
+from meshd.daemon.portal.config import Config, check
 from meshd.portal import codec, headers, httpsig
 from meshd.portal.codec import Dialect
 from meshd.portal.messages import Request, Response

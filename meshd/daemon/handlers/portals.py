@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import portal_verify, roles
+from meshd.daemon import roles
 from meshd.daemon.handlers import wishes
 from meshd.daemon.pairing_wire import Followed
+from meshd.daemon.portals import verify as verifying
 from meshd.errors import BadRequest, Exists, NetworkError
 from meshd.profile.claim import Role
 
 if TYPE_CHECKING:
     from meshd.daemon.api import App, Call
-    from meshd.daemon.online import Online
+    from meshd.daemon.portals.online import Online
 
 
 async def every(app: App, call: Call) -> dict[str, Any]:
@@ -35,11 +36,11 @@ async def close(app: App, call: Call) -> dict[str, Any]:
 
 
 async def verify(app: App, call: Call) -> dict[str, Any]:
-    return await portal_verify.verify(_online(app).portals.get(call.params["account"]))
+    return await verifying.verify(_online(app).portals.get(call.params["account"]))
 
 
 async def trust(app: App, call: Call) -> dict[str, Any]:
-    return await portal_verify.trust_anew(_online(app).portals.get(call.params["account"]))
+    return await verifying.trust_anew(_online(app).portals.get(call.params["account"]))
 
 
 # --- devices that ask -------------------------------------------------------------------------------------------------

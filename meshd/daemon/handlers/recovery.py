@@ -22,7 +22,7 @@ from meshd.profile.words import Misread
 
 if TYPE_CHECKING:
     from meshd.daemon.api import App, Call
-    from meshd.daemon.portal_state import Portal
+    from meshd.daemon.portals.state import Portal
 
 
 async def state(app: App, call: Call) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import trio
 from meshd.daemon import drilling, names, restoring
 from meshd.daemon.handlers.keys import check_unsealed
 from meshd.daemon.handlers.mesh import checked_name
-from meshd.daemon.portals import where_of
+from meshd.daemon.portals.roster import where_of
 from meshd.daemon.restoring import Found
 from meshd.errors import BadRequest, Exists, NetworkError
 from meshd.profile import escrow, shares

@@ -12,7 +12,7 @@ from meshd.crypto import fingerprint
 from meshd.daemon import names as naming
 from meshd.daemon import status as statuses
 from meshd.daemon.context import Daemon
-from meshd.daemon.portal_state import Portal
+from meshd.daemon.portals.state import Portal
 from meshd.errors import BadRequest, NotConnected, NotFound, NotSynced
 from meshd.localapi import API
 from meshd.localapi.errors import with_details

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from meshd.crypto.keys import SigningKey
-from meshd.daemon.portal_tree import reader
-from meshd.daemon.portal_view import place_of, stored_of, tid_of
+from meshd.daemon.portal.tree import reader
+from meshd.daemon.portal.view import place_of, stored_of, tid_of
 from meshd.errors import StoreBusy
 from meshd.portal import logleaf, records
 from meshd.portal.structures import Binary, ConsistencyProof, PeerStatus, ProofLink, TransferEntry

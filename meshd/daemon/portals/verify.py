@@ -11,9 +11,9 @@ import sqlite3
 from dataclasses import dataclass, field
 from typing import Any
 
-from meshd.daemon.portal_receipts import PAGE, read
-from meshd.daemon.portal_state import Portal
-from meshd.daemon.portal_watch import Contradicted, Unproved, held_as
+from meshd.daemon.portals.receipts import PAGE, read
+from meshd.daemon.portals.state import Portal
+from meshd.daemon.portals.watch import Contradicted, Unproved, held_as
 from meshd.errors import FormatError, MeshError, TrustError
 from meshd.portal.messages import GetRecordsResponse, GetRequest
 from meshd.portal.structures import KeyValue, SearchConstraints

@@ -19,12 +19,12 @@ from typing import Any
 
 import trio
 
-from meshd.daemon import portal_import, portal_log_admin, portal_peers
 from meshd.daemon.config import Address, address
 from meshd.daemon.logging import told
-from meshd.daemon.portal_config import Config
-from meshd.daemon.portal_view import invite_digest
-from meshd.daemon.sequencer import Sequencer
+from meshd.daemon.portal import importing, log_admin, peers
+from meshd.daemon.portal.config import Config
+from meshd.daemon.portal.sequencer import Sequencer
+from meshd.daemon.portal.view import invite_digest
 from meshd.errors import BadRequest, Exists, MeshError, NotFound, RemoteProtocolError, StoreError
 from meshd.localapi.errors import error_body
 from meshd.net import unix
@@ -60,13 +60,13 @@ async def perform(sequencer: Sequencer, policy: Policy, asked: Json) -> Json:
             await sequencer.change(lambda connection: _set_status(connection, account, _STATUS[what]))
             return {"account": account, "status": _STATUS[what]}
         case {"command": "import", "mesh": str(mesh), "accounts": str(accounts)}:
-            return await portal_import.load(sequencer, policy, mesh, accounts, now)
+            return await importing.load(sequencer, policy, mesh, accounts, now)
         case {"command": "peer-add", "name": str(), "url": str(), "grant": str(), "keys": list()}:
-            return await _changed(sequencer, asked, portal_peers.add)
+            return await _changed(sequencer, asked, peers.add)
         case {"command": "peer-remove", "name": str()}:
-            return await _changed(sequencer, asked, portal_peers.remove)
+            return await _changed(sequencer, asked, peers.remove)
         case {"command": "rotate-key" | "accept-loss" as what}:
-            return await portal_log_admin.perform(sequencer, what)
+            return await log_admin.perform(sequencer, what)
     raise BadRequest("an unknown command")
 
 

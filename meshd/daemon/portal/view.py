@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from meshd.crypto.keys import RsaVerifyKey, VerifyKey
-from meshd.daemon.portal_authorities import Authorities
+from meshd.daemon.portal.authorities import Authorities
 from meshd.portal import documents2016
 from meshd.portal.checked import Row
 from meshd.portal.documents2016 import Document, Profile
@@ -25,7 +25,7 @@ from meshd.profile.trust import Authority
 from meshd.store import portal_rows as rows
 
 if TYPE_CHECKING:
-    from meshd.daemon.portal_log import Log
+    from meshd.daemon.portal.log import Log
 
 _KEPT_KEYS = 50_000
 _KEPT_PROFILES = 256  # of 2016: each is some milliseconds of RSA

@@ -30,7 +30,7 @@ from meshd.tlog.note import COSIGNATURE, ED25519, Note, Verifier
 from meshd.tlog.watch import Evidence, Pin
 
 if TYPE_CHECKING:
-    from meshd.daemon.portal_state import Portal
+    from meshd.daemon.portals.state import Portal
 
 TRIES = 3
 TRY_PAUSE = 0.5  # seconds: a portal may answer from a copy that is a moment behind

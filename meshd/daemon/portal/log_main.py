@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from meshd.daemon import portal_audit
+from meshd.daemon.portal import audit
 from meshd.errors import Exists, StoreError
 from meshd.net import process
 
@@ -34,7 +34,7 @@ def run(argv: Sequence[str], default: str, store: str) -> None:
     process.harden()
     file = Path(arguments.data or os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or default) / store
     if arguments.verb == "show":
-        _say(arguments.json, found := portal_audit.show(file), _shown(found))
+        _say(arguments.json, found := audit.show(file), _shown(found))
     elif arguments.verb == "verify":
         _verify(file, arguments.json)
     else:
@@ -44,8 +44,8 @@ def run(argv: Sequence[str], default: str, store: str) -> None:
 
 def _verify(store: Path, as_json: bool) -> None:
     try:
-        found = portal_audit.verify(store, _progress if sys.stderr.isatty() else lambda done, total: None)
-    except portal_audit.NotTheLog as exc:
+        found = audit.verify(store, _progress if sys.stderr.isatty() else lambda done, total: None)
+    except audit.NotTheLog as exc:
         if as_json:
             _say(True, {"verified": False, "difference": str(exc)}, "")
         raise
@@ -63,7 +63,7 @@ def _verify(store: Path, as_json: bool) -> None:
 def _export(store: Path, what: str, target: Path) -> int:
     try:
         with target.open("xb") as out:
-            return portal_audit.export(store, what, out)
+            return audit.export(store, what, out)
     except FileExistsError as exc:
         raise Exists(f"{target} exists already", hint="name another file") from exc
     except OSError as exc:

@@ -10,7 +10,7 @@ import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from meshd.daemon.portal_config import Limits
+from meshd.daemon.portal.config import Limits
 
 MOST = 100_000  # buckets kept; the one that was used longest ago is forgotten first, and is full again by then
 

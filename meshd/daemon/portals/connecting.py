@@ -26,9 +26,9 @@ from meshd.daemon.context import Daemon
 from meshd.daemon.newcomer import Newcomer
 from meshd.daemon.pairing_wire import Followed
 from meshd.daemon.pen import Pen
-from meshd.daemon.portal_account import shown_profiles
-from meshd.daemon.portal_link import Link, Where, personal_profiles
-from meshd.daemon.portals import Portals, where_of
+from meshd.daemon.portals.account import shown_profiles
+from meshd.daemon.portals.link import Link, Where, personal_profiles
+from meshd.daemon.portals.roster import Portals, where_of
 from meshd.daemon.verifying import check
 from meshd.errors import (
     BadRequest,

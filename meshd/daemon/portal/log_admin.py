@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from meshd.daemon.sequencer import Sequencer
+from meshd.daemon.portal.sequencer import Sequencer
 from meshd.errors import BadRequest
 
 Json = dict[str, Any]

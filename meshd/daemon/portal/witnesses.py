@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import trio
 
 from meshd.daemon.logging import told
-from meshd.daemon.portal_tree import reader
-from meshd.daemon.sequencer import Sequencer
+from meshd.daemon.portal.sequencer import Sequencer
+from meshd.daemon.portal.tree import reader
 from meshd.errors import BadRequest, MeshError, RemoteProtocolError
 from meshd.net.portal_client import HttpAnswer, HttpClient, Place
 from meshd.store import portal_log_rows as log_rows

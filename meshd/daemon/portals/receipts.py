@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from meshd.daemon.portal_state import Portal
-from meshd.daemon.portal_watch import Contradicted, Unproved, held_as
+from meshd.daemon.portals.state import Portal
+from meshd.daemon.portals.watch import Contradicted, Unproved, held_as
 from meshd.errors import FormatError, TrustError
 from meshd.portal.messages import GetRecordsResponse, GetRequest
 from meshd.portal.structures import KeyValue, SearchConstraints

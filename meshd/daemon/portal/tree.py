@@ -15,7 +15,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 
-from meshd.daemon.portal_view import stored_of
+from meshd.daemon.portal.view import stored_of
 from meshd.errors import StoreError
 from meshd.portal.logleaf import leaf_of
 from meshd.store import portal_log_rows as log_rows

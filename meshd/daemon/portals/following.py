@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import trio
 
 from meshd.daemon.context import Daemon
-from meshd.daemon.portal_account import check_mesh, come_back, open_account, shown_profiles
-from meshd.daemon.portal_state import NotListed, Portal
-from meshd.daemon.portal_watch import settle
+from meshd.daemon.portals.account import check_mesh, come_back, open_account, shown_profiles
+from meshd.daemon.portals.state import NotListed, Portal
+from meshd.daemon.portals.watch import settle
 from meshd.daemon.verifying import Verified, combined, verify
 from meshd.errors import MeshError, NotFound, RemoteProtocolError, TrustError
 from meshd.portal.messages import GetRecordsResponse, GetRequest

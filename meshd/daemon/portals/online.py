@@ -8,9 +8,9 @@ import trio
 
 from meshd.crypto.sealing import DEVICE_KDF, KdfParameters
 from meshd.daemon.context import Daemon
-from meshd.daemon.portal_connecting import RemoteConnections
-from meshd.daemon.portal_requests import Requests
-from meshd.daemon.portals import Portals
+from meshd.daemon.portals.connecting import RemoteConnections
+from meshd.daemon.portals.requests import Requests
+from meshd.daemon.portals.roster import Portals
 from meshd.net.portal_client import HttpClient
 from meshd.net.srv import Services
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshd.daemon.context import Daemon
-from meshd.daemon.portal_link import Link
+from meshd.daemon.portals.link import Link
 from meshd.errors import Denied, Exists, FormatError, NotFound, RemoteProtocolError, StoreError, TrustError
 from meshd.portal.codec import Dialect
 from meshd.portal.messages import (

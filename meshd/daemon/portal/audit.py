@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from meshd.daemon.portal_view import stored_of
+from meshd.daemon.portal.view import stored_of
 from meshd.errors import FormatError, ProofError, TrustError
 from meshd.portal.logleaf import leaf_of
 from meshd.store import portal_log_rows as log_rows

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from meshd.daemon.portal_view import SqliteView, invite_digest
+from meshd.daemon.portal.view import SqliteView, invite_digest
 from meshd.errors import StoreError
 from meshd.portal import documents2016, outcomes
 from meshd.portal.checked import Row

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from meshd.crypto import legacy
-from meshd.daemon.sequencer import Sequencer
+from meshd.daemon.portal.sequencer import Sequencer
 from meshd.errors import FormatError, MeshError
 from meshd.portal import documents2016, names
 from meshd.portal.checked import Checked, Create, Old, Publish

@@ -18,12 +18,12 @@ from meshd.crypto.keys import SigningKey
 from meshd.daemon import names as naming
 from meshd.daemon import vaults
 from meshd.daemon.context import Daemon, wait
-from meshd.daemon.following import Following
 from meshd.daemon.pen import Pen
-from meshd.daemon.portal_account import open_account, shown_profiles
-from meshd.daemon.portal_link import Link, Where
-from meshd.daemon.portal_state import Portal
-from meshd.daemon.publishing import Publishing
+from meshd.daemon.portals.account import open_account, shown_profiles
+from meshd.daemon.portals.following import Following
+from meshd.daemon.portals.link import Link, Where
+from meshd.daemon.portals.publishing import Publishing
+from meshd.daemon.portals.state import Portal
 from meshd.errors import BadRequest, Denied, FormatError, MeshError, NotFound
 from meshd.net.lan import parse_address
 from meshd.net.portal_client import HttpClient

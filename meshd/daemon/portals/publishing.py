@@ -16,12 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import trio
 
 from meshd.crypto import base64url
-from meshd.daemon import portal_receipts
 from meshd.daemon.context import Daemon
-from meshd.daemon.portal_account import chain_rows
-from meshd.daemon.portal_link import refusal
-from meshd.daemon.portal_state import Portal
-from meshd.daemon.portal_watch import check, settle
+from meshd.daemon.portals import receipts
+from meshd.daemon.portals.account import chain_rows
+from meshd.daemon.portals.link import refusal
+from meshd.daemon.portals.state import Portal
+from meshd.daemon.portals.watch import check, settle
 from meshd.errors import FormatError, LocalProtocolError, MeshError, NotFound, Refused
 from meshd.portal.messages import (
     ConnectCompleteRequest,
@@ -146,7 +146,7 @@ class Publishing:
             for lot in _lots(waiting, 1 if self._portal.plain else LOT):
                 outcomes = await self._publish(lot)
                 stored = [(row, one.receipt) for row, one in zip(lot, outcomes, strict=True) if one.status in SUCCESSES]
-                await self._keep(*await portal_receipts.prove(self._portal, stored))
+                await self._keep(*await receipts.prove(self._portal, stored))
                 for row, outcome in zip(lot, outcomes, strict=True):
                     if outcome.status in SUCCESSES:
                         done.add(row.vid)

@@ -21,8 +21,8 @@ from meshd.daemon import membership, pairing_wire
 from meshd.daemon.context import Daemon
 from meshd.daemon.pairing_wire import Followed
 from meshd.daemon.pen import Pen
-from meshd.daemon.portal_state import Portal
-from meshd.daemon.portals import Portals
+from meshd.daemon.portals.roster import Portals
+from meshd.daemon.portals.state import Portal
 from meshd.errors import Ambiguous, BadRequest, Denied, FormatError, MeshError, NotFound, Refused
 from meshd.localapi.bodies_portal import REMOTE_INVITATION_ENDS
 from meshd.pairing import remote

@@ -9,8 +9,8 @@ from typing import Any
 import trio
 
 from meshd.daemon.context import Daemon
-from meshd.daemon.portal_link import Link
-from meshd.daemon.portal_watch import Watch
+from meshd.daemon.portals.link import Link
+from meshd.daemon.portals.watch import Watch
 from meshd.errors import MeshError, NetworkError, NotFound, RemoteProtocolError
 from meshd.portal.codec import Dialect
 from meshd.portal.names import AccountName

@@ -1,4 +1,4 @@
-"""`meshd portal`: arguments, the directory's lock, then `portal_app`; and `meshd portal admin`."""
+"""`meshd portal`: arguments, the directory's lock, then `app`; and `meshd portal admin`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,10 @@ from typing import Any
 
 import trio
 
-from meshd.daemon import (
-    logging,
-    paths,
-    portal_admin,
-    portal_app,
-    portal_config,
-    portal_import,
-    portal_log_admin,
-    portal_log_main,
-    portal_peers,
-)
-from meshd.daemon.sequencer import Sequencer
+from meshd.daemon import logging, paths
+from meshd.daemon.portal import admin, app, importing, log_admin, log_main, peers
+from meshd.daemon.portal import config as configs
+from meshd.daemon.portal.sequencer import Sequencer
 from meshd.errors import BadRequest, MeshError, NotFound
 from meshd.localapi.errors import exit_code
 from meshd.net import process
@@ -42,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     if argv[:1] == ["admin"]:
         return _guard("meshd portal admin", lambda: _admin(argv[1:]))
     if argv[:1] == ["log"]:
-        return _guard("meshd portal log", lambda: portal_log_main.run(argv[1:], DEFAULT_DATA, portal_app.STORE))
+        return _guard("meshd portal log", lambda: log_main.run(argv[1:], DEFAULT_DATA, app.STORE))
     return _guard("meshd portal", lambda: _serve(argv))
 
 
@@ -83,22 +75,22 @@ def _serve(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--data", metavar="DIR", help=f"keep everything under DIR ({DEFAULT_DATA})")
     parser.add_argument("--config", metavar="FILE", help="read FILE instead of DIR/portal.toml")
-    portal_config.add_arguments(parser)
+    configs.add_arguments(parser)
     arguments = parser.parse_args(argv)
     process.harden()
     directory = _data(arguments)
     paths.private_directory(directory)
-    file = Path(arguments.config) if arguments.config else directory / portal_app.CONFIG
+    file = Path(arguments.config) if arguments.config else directory / app.CONFIG
     if arguments.config and not file.exists():
         raise BadRequest(f"there is no {file}")
-    config = portal_config.check(portal_config.overrule(portal_config.load(file), arguments))
+    config = configs.check(configs.overrule(configs.load(file), arguments))
     logging.start(config.log.level)
     with _hold(directory):
-        trio.run(portal_app.run_portal, config, directory, strict_exception_groups=True)
+        trio.run(app.run_portal, config, directory, strict_exception_groups=True)
 
 
 def _hold(directory: Path) -> paths.HomeLock:
-    return paths.hold(directory / portal_app.LOCK)
+    return paths.hold(directory / app.LOCK)
 
 
 # --- admin ------------------------------------------------------------------------------------------------------------
@@ -108,16 +100,16 @@ def _admin(argv: Sequence[str]) -> None:
     arguments = _admin_parser().parse_args(argv)
     process.harden()
     directory = _data(arguments)
-    store = directory / portal_app.STORE
+    store = directory / app.STORE
     what = arguments.what
     if what == "stats":
-        answer = portal_admin.stats(store)
+        answer = admin.stats(store)
     elif what == "backup":
-        answer = portal_admin.backup(store, arguments.file.absolute())
+        answer = admin.backup(store, arguments.file.absolute())
     elif what == "peer" and arguments.verb == "list":
-        answer = {"peers": portal_peers.listed(store)}
+        answer = {"peers": peers.listed(store)}
     elif what == "account" and arguments.verb == "list":
-        answer = {"accounts": portal_admin.accounts(store)}
+        answer = {"accounts": admin.accounts(store)}
     else:
         answer = trio.run(_change, directory, _asked(arguments), strict_exception_groups=True)
     if "error" in answer:
@@ -153,14 +145,14 @@ def _admin_parser() -> argparse.ArgumentParser:
     ):
         verbs.add_parser(verb, help=about).add_argument("account")
     peer = commands.add_parser("peer", help="other portals, witnesses and mirrors")
-    peers = portal_peers.add_arguments(peer)
-    logs = portal_log_admin.add_arguments(commands.add_parser("log", help="its key, and what an old copy lost"))
+    wanted = peers.add_arguments(peer)
+    logs = log_admin.add_arguments(commands.add_parser("log", help="its key, and what an old copy lost"))
     commands.add_parser("stats", help="how much there is, and what people should hear of")
     commands.add_parser("backup", help="a whole copy of the store in FILE").add_argument("file", type=Path)
     imported = commands.add_parser("import", help="what a portal of 2016 kept")
     imported.add_argument("file", type=Path, help="its mesh.jlog")
     imported.add_argument("--accounts", type=Path, metavar="FILE", help="its portal.jlog")
-    for one in (*commands.choices.values(), *verbs.choices.values(), *peers, *logs):
+    for one in (*commands.choices.values(), *verbs.choices.values(), *wanted, *logs):
         one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="answer in JSON")
         one.add_argument("--data", metavar="DIR", default=argparse.SUPPRESS, help="the portal's directory")
     return parser
@@ -172,13 +164,13 @@ def _asked(arguments: argparse.Namespace) -> Json:
             raise BadRequest("an invitation is for 1 to 366 days")
         return {"command": "invite", "seconds": arguments.days * 24 * 3600, "note": arguments.note}
     if arguments.what == "peer":
-        return portal_peers.asked(arguments)
+        return peers.asked(arguments)
     if arguments.what == "log":
         return {"command": arguments.verb}
     if arguments.what == "account":
         return {"command": arguments.verb, "account": arguments.account}
     texts = [
-        portal_import.read(read_file(file, MAX_IMPORT)) if file is not None else ""
+        importing.read(read_file(file, MAX_IMPORT)) if file is not None else ""
         for file in (arguments.file, arguments.accounts)
     ]
     return {"command": "import", "mesh": texts[0], "accounts": texts[1]}
@@ -187,18 +179,18 @@ def _asked(arguments: argparse.Namespace) -> Json:
 async def _change(directory: Path, asked: Json) -> Json:
     """By the running portal; without one, here."""
     _become_owner(directory)
-    answer = await portal_admin.ask_running(directory / portal_app.SOCKET, asked)
+    answer = await admin.ask_running(directory / app.SOCKET, asked)
     if answer is not None:
         return answer
-    if not (directory / portal_app.STORE).exists():
+    if not (directory / app.STORE).exists():
         raise NotFound(f"there is no portal in {directory}")
-    config = portal_config.load(directory / portal_app.CONFIG)
+    config = configs.load(directory / app.CONFIG)
     with _hold(directory):
-        sequencer = Sequencer(directory / portal_app.STORE, create=False)
+        sequencer = Sequencer(directory / app.STORE, create=False)
         try:
             domain = get_meta(sequencer.view.connection, "domain") or b""
             policy = dataclasses.replace(config.policy(), domain=domain.decode())
-            return await portal_admin.perform(sequencer, policy, asked)
+            return await admin.perform(sequencer, policy, asked)
         finally:
             sequencer.close()
 
@@ -223,9 +215,9 @@ def _words(what: str, answer: Json) -> str:
         ]
         return "\n".join(lines) or "There are no accounts."
     if what == "peer":
-        return portal_peers.words(answer)
+        return peers.words(answer)
     if what == "log":
-        return portal_log_admin.words(answer)
+        return log_admin.words(answer)
     if what == "account":
         return f"{answer['account']}: {answer['status']}"
     if what == "backup":

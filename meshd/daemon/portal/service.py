@@ -19,13 +19,13 @@ import trio
 
 from meshd.crypto import base64url, jws
 from meshd.crypto.keys import RsaVerifyKey, VerifyKey
-from meshd.daemon import portal_metrics, portal_witness
 from meshd.daemon.logging import told
-from meshd.daemon.portal_http import Request, Response
-from meshd.daemon.portal_limits import Buckets, is_local
-from meshd.daemon.portal_log import LogBehind
-from meshd.daemon.portal_metrics import Metrics
-from meshd.daemon.sequencer import Sequencer
+from meshd.daemon.portal import metrics, witness
+from meshd.daemon.portal.http import Request, Response
+from meshd.daemon.portal.limits import Buckets, is_local
+from meshd.daemon.portal.log import LogBehind
+from meshd.daemon.portal.metrics import Metrics
+from meshd.daemon.portal.sequencer import Sequencer
 from meshd.errors import MeshError, SignatureError, StoreBusy
 from meshd.portal import codec, decide, headers, httpsig, reasons, rights, verify
 from meshd.portal.checked import Checked, Close, ConnectComplete, ConnectStart, Create, Publish, Validate
@@ -88,7 +88,7 @@ class Service:
         path, _, query = request.target.partition("?")
         if path in HEALTH:
             return self._health()
-        if path.startswith(portal_witness.PREFIX):
+        if path.startswith(witness.PREFIX):
             return await self._witness(request)
         if path not in (headers.PATH, headers.PATH.rstrip("/")):
             return Response(404, b"nothing is here: the portal answers at /.well-known/mmm/\n")
@@ -129,7 +129,7 @@ class Service:
                 self.metrics.throttled += 1
                 return Response(429, b"too many checkpoints\n", headers=(("Retry-After", str(max(1, round(wait)))),))
         try:
-            return await portal_witness.answer(self.sequencer, request)
+            return await witness.answer(self.sequencer, request)
         except MeshError as exc:
             _log.error("a checkpoint was not cosigned: %s", told(exc))
             return Response(503, b"not now\n")
@@ -336,7 +336,7 @@ class Service:
     async def figures(self, request: Request) -> Response:
         """/metrics, on an address of its own."""
         if request.target == "/metrics" and request.method in ("GET", "HEAD"):
-            return Response(200, self.metrics.text(), portal_metrics.CONTENT_TYPE)
+            return Response(200, self.metrics.text(), metrics.CONTENT_TYPE)
         return await self.handle(request) if request.target in HEALTH else Response(404, b"/metrics is here\n")
 
 

@@ -22,18 +22,18 @@ from pathlib import Path
 
 import trio
 
-from meshd.daemon import portal_admin
 from meshd.daemon.config import Address
 from meshd.daemon.logging import told
-from meshd.daemon.portal_config import Config
-from meshd.daemon.portal_http import Limits, Server
-from meshd.daemon.portal_limits import Buckets
-from meshd.daemon.portal_metrics import Metrics
-from meshd.daemon.portal_service import Service
-from meshd.daemon.portal_tls import Certificate
-from meshd.daemon.portal_witnesses import COSIGNS, Witnesses
-from meshd.daemon.portal_writes import Applied
-from meshd.daemon.sequencer import Sequencer
+from meshd.daemon.portal import admin
+from meshd.daemon.portal.config import Config
+from meshd.daemon.portal.http import Limits, Server
+from meshd.daemon.portal.limits import Buckets
+from meshd.daemon.portal.metrics import Metrics
+from meshd.daemon.portal.sequencer import Sequencer
+from meshd.daemon.portal.service import Service
+from meshd.daemon.portal.tls import Certificate
+from meshd.daemon.portal.witnesses import COSIGNS, Witnesses
+from meshd.daemon.portal.writes import Applied
 from meshd.errors import BadRequest, MeshError
 from meshd.net import systemd
 from meshd.net.portal_client import HttpClient
@@ -124,17 +124,13 @@ class Portal:
                 self._accepting = trio.CancelScope()
                 listeners = await _listen(self.config.addresses())
                 self.addresses = [_spelled(listener) for listener in listeners]
-                figures = await _listen(
-                    [portal_admin.metrics_address(self.config)] if self.config.metrics.listen else []
-                )
+                figures = await _listen([admin.metrics_address(self.config)] if self.config.metrics.listen else [])
                 for listener in listeners:
                     nursery.start_soon(self._accept, listener, nursery, self.server, self.certificate)
                 for listener in figures:
                     nursery.start_soon(self._accept, listener, nursery, self.figures, None)
                 nursery.start_soon(self._sweep)
-                await nursery.start(
-                    partial(portal_admin.serve, self.directory / SOCKET, self.sequencer, self.config.policy())
-                )
+                await nursery.start(partial(admin.serve, self.directory / SOCKET, self.sequencer, self.config.policy()))
                 await self._remember()
                 if self.witnesses is not None:
                     await self.witnesses.guard()

@@ -22,11 +22,11 @@ from pathlib import Path
 import msgspec
 import trio
 
-from meshd.daemon.portal_authorities import Authorities, Moves
-from meshd.daemon.portal_log import INTERVAL, Log, LogBehind
-from meshd.daemon.portal_tree import Tree
-from meshd.daemon.portal_view import SqliteView, place_of, tid_of
-from meshd.daemon.portal_writes import Applied, Writing
+from meshd.daemon.portal.authorities import Authorities, Moves
+from meshd.daemon.portal.log import INTERVAL, Log, LogBehind
+from meshd.daemon.portal.tree import Tree
+from meshd.daemon.portal.view import SqliteView, place_of, tid_of
+from meshd.daemon.portal.writes import Applied, Writing
 from meshd.errors import StoreBusy
 from meshd.portal import decide, decide_publish
 from meshd.portal.checked import Checked, Publish

@@ -10,9 +10,9 @@ import json
 import logging
 import sqlite3
 
-from meshd.daemon.portal_http import Request, Response
-from meshd.daemon.portal_log import Log
-from meshd.daemon.sequencer import Sequencer
+from meshd.daemon.portal.http import Request, Response
+from meshd.daemon.portal.log import Log
+from meshd.daemon.portal.sequencer import Sequencer
 from meshd.errors import FormatError
 from meshd.store import portal_log_rows as log_rows
 from meshd.tlog import cosignature, witness
