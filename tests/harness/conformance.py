@@ -46,7 +46,7 @@ DOCUMENTS = {
 SCENARIOS = {
     "Service discovery": "meshd/net/srv.py",
     "Create account": "meshd/daemon/portals/roster.py",
-    "Connect device": "meshd/daemon/inviting.py, connecting.py, portal_connecting.py",
+    "Connect device": "meshd/daemon/inviting.py, connecting.py, portals/connecting.py",
     "Add and update application": "meshd/daemon/vaults.py",
     "Delete device": "meshd/daemon/removal.py",
     "Master profile recovery": "meshd/daemon/recovering.py, restoring.py",
