@@ -14,7 +14,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from bench import authority, change, commands, figures, first_sync, idle, log, log_portal, machine, pairing, removal
+from bench import (
+    authority,
+    change,
+    commands,
+    figures,
+    first_sync,
+    idle,
+    log,
+    log_portal,
+    machine,
+    pairing,
+    portal,
+    removal,
+)
 from bench.figures import Section
 from bench.lab import Lab
 from harness.daemons import Household
@@ -28,6 +41,7 @@ BENCHES: dict[str, Callable[[Lab, bool], Section]] = {
     "pairing": pairing.run,
     "authority": authority.run,
     "removal": removal.run,
+    "portal": portal.run,
     "log": log.run,
     "log-portal": log_portal.run,
 }
