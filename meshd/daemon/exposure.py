@@ -55,14 +55,15 @@ def exposure(
     """The items that `device` (its UDF, or those of several) could ever read, unchanged ones first, then by title.
 
     `titles` names live items without decrypting them, where it can (`titles_of`). Of vaults that this device can't open
-    itself nothing is listed. Takes about a second for 10⁵ items; a reader of its own belongs to it."""
+    itself nothing is listed. Takes about a second for 10⁵ items, and two more for those that have to be decrypted to
+    be named; a reader of its own belongs to it."""
     named = titles if titles is not None else {}
     devices = frozenset([device] if isinstance(device, str) else device)
     kids = frozenset(kid for udf in devices for kid in readable_keys(connection, udf))
     found = [
         exposed
-        for identifier, readable in _items(connection, kids, devices).items()
-        if (exposed := _judge(connection, keyring, identifier, readable, named)) is not None
+        for identifier, held in _items(connection, keyring, kids, devices, named).items()
+        if (exposed := held.as_it_was or _judge(connection, keyring, identifier, held.readable, named)) is not None
     ]
     return sorted(found, key=lambda one: (one.changed, one.title.casefold(), one.id))
 
@@ -100,17 +101,62 @@ def readable_keys(connection: sqlite3.Connection, device: str) -> frozenset[str]
     return frozenset(kids)
 
 
-def _items(connection: sqlite3.Connection, kids: frozenset[str], devices: frozenset[str]) -> dict[str, set[bytes]]:
-    """The items with a version under one of these keys. What a device itself wrote counts as read."""
+@dataclass(slots=True)
+class _Held:
+    """What one look at all rows shows of an item."""
+
+    readable: set[bytes]  # its versions that were
+    as_it_was: Exposed | None = None  # the line of an item that still is what was readable
+
+
+def _items(
+    connection: sqlite3.Connection,
+    keyring: Keyring,
+    kids: frozenset[str],
+    devices: frozenset[str],
+    named: Mapping[str, str],
+) -> dict[str, _Held]:
+    """The items with a version under one of these keys. What a device itself wrote counts as read.
+
+    Nearly all are as they were: one head, and that was readable. Their line is made here, while the row is at hand."""
     marks = {mark_of(kid) for kid in kids}
-    found: dict[str, set[bytes]] = {}
+    found: dict[str, _Held] = {}
+    headed: set[str] = set()
     rows = connection.execute(
-        "SELECT vid, identifier, signer, raw FROM versions WHERE kind = 8 AND state <> 2 AND raw IS NOT NULL"
+        "SELECT vid, identifier, signer, head, raw FROM versions WHERE kind = 8 AND state <> 2 AND raw IS NOT NULL"
     )
-    for vid, identifier, signer, raw in rows:
-        if signer in devices or read_mark(raw) in marks:
-            found.setdefault(identifier, set()).add(vid)
-    return found
+    for vid, identifier, signer, head, raw in rows:
+        readable = signer in devices or read_mark(raw) in marks
+        if readable:
+            held = found.get(identifier)
+            if held is None:
+                held = found[identifier] = _Held(set())
+            held.readable.add(vid)
+        if not head:
+            continue
+        if identifier in headed:  # two heads or more: they are compared
+            if identifier in found:
+                found[identifier].as_it_was = None
+            continue
+        headed.add(identifier)
+        if readable:
+            found[identifier].as_it_was = _as_it_was(keyring, identifier, raw, named.get(identifier))
+    return {identifier: held for identifier, held in found.items() if identifier in headed}  # others: in quarantine
+
+
+def _as_it_was(keyring: Keyring, identifier: str, raw: bytes, title: str | None) -> Exposed | None:
+    """The line of an item whose one head was readable; None where that has to be looked at more closely."""
+    if title is not None:
+        return Exposed(identifier, title, changed=False)
+    try:
+        tag, item = vault.open_stored(raw, keyring.key)
+        clock.read(item.meta.get("T", ""))  # as `vaults.open_heads`: or else it is no head that could win
+    except (DecryptError, FormatError):
+        return None
+    if item.deleted or not of_tag(tag).vault or not secrets(tag, item):
+        return None
+    called, username = _called([(tag, item)])
+    return Exposed(identifier, called, changed=False, username=username)
 
 
 def mark_of(kid: str) -> bytes:
@@ -138,13 +184,8 @@ def _judge(
     readable: set[bytes],
     named: Mapping[str, str],
 ) -> Exposed | None:
-    """The item's line; None where there is nothing to do: no vault item, never applied, or without a secret."""
-    heads = versions.heads(connection, Kind.ITEM, identifier)
-    if not heads:
-        return None  # only in quarantine
+    """The line of an item that has moved on; None where there is nothing to do: no vault item, or without a secret."""
     title = named.get(identifier)
-    if len(heads) == 1 and heads[0] in readable and title is not None:
-        return Exposed(identifier, title, changed=False)  # as it was: nothing to compare
     shown = vaults.open_heads(connection, keyring, identifier)
     if not shown or not of_tag(shown[0].tag).vault:
         return None

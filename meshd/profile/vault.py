@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from meshd.crypto import base64url, jwe, udf
+from meshd.crypto import base64url, cbor, jwe, udf
 from meshd.crypto.keys import DecryptKey, RecipientKey, Rng
 from meshd.errors import DecryptError, FormatError
 from meshd.profile import clock, payload
@@ -157,6 +157,17 @@ def open_item(parsed: Parsed, keys: Callable[[str], bytes]) -> Item:
     """The plaintext of an item. `keys` maps a key identifier to its 32 bytes or raises DecryptError."""
     private, rest = _split(jwe.open_direct(payload.object_member(parsed.body, "EncryptedData"), keys))
     return Item(private, _ours(rest, "MeshdItem"))
+
+
+def open_stored(raw: bytes, keys: Callable[[str], bytes]) -> tuple[str, Item]:
+    """(tag, plaintext) of an item in the F4 form that a store holds. It was read whole before it was stored, so here
+    only what leads to the plaintext is. DecryptError, FormatError as `open_item`."""
+    fields = cbor.decode(raw)
+    if type(fields) is not list or len(fields) != 5 or type(fields[3]) is not bytes:
+        raise FormatError("a signed entry is [kind, Identifier, protected, payload, signature]")
+    tag, body = payload.decode_tagged(fields[3])
+    private, rest = _split(jwe.open_direct(payload.object_member(body, "EncryptedData"), keys))
+    return tag, Item(private, _ours(rest, "MeshdItem"))
 
 
 def item_key_id(parsed: Parsed) -> str:
