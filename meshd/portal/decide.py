@@ -186,6 +186,9 @@ def _create(checked: Create, context: Context, view: View) -> Decision:
         caller, proven = context.caller, verify.proven_admins(checked)
         if not isinstance(caller, SignedBy) or caller.keyid not in {*checked.entry.daks, *proven}:
             return no(Status.UNAUTHORIZED, Reason.SIGN_IN)
+        known = view.authority(mesh)  # of the account that there is, or of one that was closed
+        if known is not None and verify.devices_shown(checked)[caller.keyid] in known.removed():
+            return no(Status.UNAUTHORIZED, Reason.SIGN_IN)
         if caller.keyid in proven:
             brings.append(PutOpener(name, caller.keyid, proven[caller.keyid].public))
     elif policy.compat != "full":
@@ -207,8 +210,12 @@ def _create(checked: Create, context: Context, view: View) -> Decision:
     reserved = view.reservation(name, context.now)
     if reserved is not None and reserved != checked.reservation:
         return no(Status.EXISTS, Reason.NAME_TAKEN)
-    if rights.account_of(mesh, view) is not None:
-        return no(Status.EXISTS, Reason.MESH_HAS_ACCOUNT)
+    other = rights.account_of(mesh, view)
+    if other is not None:
+        text = reasons.text(Reason.MESH_HAS_ACCOUNT, context.languages)
+        if isinstance(checked.entry, Current):  # who proved to be of the mesh is told which, to take it over by its name
+            text = f"{text}: {other.name}"
+        return Refuse(Status.EXISTS, failure("CreateAccount", Status.EXISTS, text))
     old = isinstance(checked.entry, Old)
     writes.append(OpenAccount(Account(name, mesh, context.now, old=old, compat=old)))
     if isinstance(checked.entry, Old):

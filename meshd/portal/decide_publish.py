@@ -18,6 +18,7 @@ from meshd.portal.outcomes import (
     Context,
     Decision,
     Notice,
+    PutOpener,
     PutRow,
     PutVersion,
     Refuse,
@@ -127,6 +128,8 @@ def _personal(
         return _no(context, Status.UNAUTHORIZED, Reason.NOT_ALLOWED)
     writes = [*new_rows, *_embedded_writes(mesh, found, authority, view)]
     writes.append(PutVersion(mesh, found, state))
+    if opening and account.opener in entry.daks and state is State.APPLIED:
+        writes.append(PutOpener(account.name, "", b""))  # from now on its device is known as any other
     if not known_caller and not opening:
         writes.append(Notice(mesh, "published-by-master-key", context.caller.keyid))  # type: ignore[union-attr]
     return _finish(found, state, mesh, writes, context, view)

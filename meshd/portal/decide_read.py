@@ -94,7 +94,7 @@ def _feed(checked: Get, context: Context, view: View) -> Decision:
         return _nothing(checked, context)
     known = rights.caller_device(context, view, mesh) is not None
     account = view.mesh_account(mesh)
-    if not known and (terms.get(TYPE) != PERSONAL or account is None or account.status == CLOSED):
+    if account is None or account.status == CLOSED or not (known or terms.get(TYPE) == PERSONAL):
         return _nothing(checked, context)
     constraints, policy = checked.constraints, context.policy
     last = view.last_index()

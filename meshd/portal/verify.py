@@ -347,6 +347,15 @@ def _check_size(kind: Kind, raw: bytes) -> None:
         raise TooLarge(f"an entry of {len(raw)} bytes")
 
 
+def devices_shown(checked: Create) -> dict[str, str]:
+    """The devices that the root and the proof of an account of ours list: authentication key → device, as UDFs."""
+    found = {}
+    for entry in (checked.entry, checked.proof):
+        if isinstance(entry, Current) and entry.version is not None:
+            found |= {device.read(one).dak.udf: one.claim.identifier for one in entry.version.embedded[1:]}
+    return found
+
+
 def proven_admins(checked: Create) -> dict[str, VerifyKey]:
     """The authentication keys of the administrators that the proof shows, by UDF: devices that a MasterProfile names,
     which the master key signed. TrustError for a proof that is none."""

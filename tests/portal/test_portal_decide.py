@@ -201,6 +201,41 @@ def test_who_opened_an_account_on_proof_sends_profiles_alone_and_nothing_once_re
     assert portal.http == 401
 
 
+def test_who_opened_an_account_on_proof_is_a_device_as_any_other_once_a_profile_lists_it():
+    portal, alice = MemoryPortal(), Person("alice")
+    tablet = alice.device("tablet")
+    proof = alice.promote(tablet)
+    portal.ask("CreateAccount", create(alice, proof=tagged(proof)), tablet)
+    assert portal.accounts[ALICE].opener == tablet.keys.dak.udf
+    portal.ask("Publish", m.PublishRequest(entry=tagged(proof)), tablet)
+    assert (portal.http, portal.accounts[ALICE].opener) == (201, "")
+    portal.ask("Publish", m.PublishRequest(entry=tagged(alice.container())), tablet)
+    assert portal.http == 201
+
+
+def test_a_removed_administrator_opens_and_takes_over_no_account_by_an_old_proof(home: Home):
+    alice, portal = home.alice, home.portal
+    tablet = alice.device("tablet")
+    proof = alice.promote(tablet)
+    assert home.put(proof) == 201
+    assert home.put(alice.dismiss(tablet)) == 201
+    portal.ask("CreateAccount", create(alice, proof=tagged(proof)), tablet)
+    assert (portal.http, portal.accounts[ALICE].opener) == (401, "")
+    portal.ask("Publish", m.PublishRequest(close=ALICE), alice.first)
+    portal.ask("CreateAccount", create(alice, f"second@{DOMAIN}", proof=tagged(proof)), tablet)
+    assert (portal.http, len(portal.accounts)) == (401, 1)
+
+
+def test_an_administrator_is_told_the_name_under_which_another_opened_the_account_of_the_mesh(mallory: Person):
+    portal, alice = MemoryPortal(), Person("alice")
+    tablet = alice.device("tablet")
+    portal.ask("CreateAccount", create(alice, f"squat@{DOMAIN}", proof=tagged(alice.promote(tablet))), tablet)
+    reply = portal.ask("CreateAccount", create(alice), alice.first)
+    assert portal.http == 409 and f"squat@{DOMAIN}" in str(reply.status_description)  # type: ignore[union-attr]
+    reply = portal.ask("CreateAccount", create(alice), mallory.first)
+    assert portal.http == 401 and "squat" not in str(reply)
+
+
 def test_another_administrator_takes_over_where_the_one_who_opened_the_account_did_not_go_on():
     portal, alice = MemoryPortal(), Person("alice")
     tablet, desktop = alice.device("tablet"), alice.device("desktop")
