@@ -182,8 +182,7 @@ async def restore(
     replaced; nothing is changed then. `sealed` is the master key under its new passphrase; `caught_up` says whether
     somebody has told all that he holds."""
     newcomer = await newcomers.prepare(daemon, passphrase, kdf)
-    verified = await trio.to_thread.run_sync(check, found.raws, [None] * len(found.raws), Directory())
-    believed = [one for one in verified.versions if one.kind is not Kind.PERSONAL or one.identifier == found.mesh]
+    believed = await _believed(found)
     keyring = Keyring(newcomer.keys, newcomer.cache_key)
     keyring.lend(found.escrowed.escrow)
 
@@ -210,13 +209,22 @@ async def promote(
     if found.mesh != daemon.snapshot.mesh:
         raise TrustError("These shares are another mesh's than the one that this device is in.")
 
+    believed = await _believed(found)
+
     def write(pen: Pen) -> None:
+        pen.replica.accept(pen.connection, believed, pen.now_ms, pen.outcome)  # it may have been away for long
         known = versions.of_entry(pen.connection, Kind.DEVICE, pen.replica.own)
         newest = min((row for row in known if row.state is State.APPLIED), key=lambda row: (-row.gen, row.vid))
         _return(pen, found, sealed, pen.load([newest.vid])[0])
 
     await daemon.write(write)
     return await _open_the_rest(daemon, found, name, caught_up)
+
+
+async def _believed(found: Found) -> list[Version]:
+    """What of that which was given is signed as it should be, and no other mesh's profile."""
+    verified = await trio.to_thread.run_sync(check, found.raws, [None] * len(found.raws), Directory())
+    return [one for one in verified.versions if one.kind is not Kind.PERSONAL or one.identifier == found.mesh]
 
 
 def _return(pen: Pen, found: Found, sealed: bytes, profile: Parsed) -> None:

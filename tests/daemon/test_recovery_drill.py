@@ -1,4 +1,4 @@
-"""A drill asks every portal by itself, and says which of them would not bring the mesh back; crashes lose nothing."""
+"""A drill asks every portal by itself, and says which of them would not bring the mesh back."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ import trio
 
 from harness import devices as harness
 from harness.devices import Device, mesh
-from harness.faulty import FaultAt
 from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
 from meshd.crypto.keys import DecryptKey, SigningKey
-from meshd.daemon import authoring, drilling, masterkeys, recovering
-from meshd.daemon.background import with_pen
+from meshd.daemon import drilling, masterkeys, recovering
 from meshd.daemon.drilling import FOUND, MISSING, UNREACHED, WRONG, Peer
 from meshd.daemon.portals.roster import Portals
 from meshd.daemon.recovering import Wish
@@ -29,7 +27,6 @@ from meshd.net.srv import Found, Services
 from meshd.profile import recovery, version
 from meshd.profile.recovery import Escrowed, Info
 from meshd.profile.shares import Scheme
-from meshd.store import versions
 
 pytestmark = pytest.mark.draft("Application profile recovery")
 
@@ -152,30 +149,3 @@ async def test_shares_that_were_replaced_are_refused_by_a_drill(home: Path) -> N
         with pytest.raises(drilling.NotFound, match="not shares of this mesh"):
             await drilling.drill(laptop.daemon, bytes(32), (), ())
         assert (await drilling.drill(laptop.daemon, new, (), ())).success
-
-
-@pytest.mark.parametrize("replaces", [False, True], ids=["create", "refresh"])
-@pytest.mark.parametrize("point", ["before-fn", "before-commit", "after-commit"])
-async def test_a_crash_leaves_the_shares_so_far_or_the_new_ones(home: Path, point: str, replaces: bool) -> None:
-    async with mesh(home, "laptop", run=False) as (_, (laptop,)):
-        old = (await made(laptop))[0].entry if replaces else None
-        fault = laptop.fault = FaultAt(point, times=0)
-        laptop.reopen()
-        await laptop.daemon.unlock(None)
-        key = await masterkeys.unseal(laptop.daemon, MASTER)
-        prepared, told, check = await recovering.prepare(laptop.daemon, key, Wish(SCHEME, replaces=replaces))
-        fault.left = 1
-        with pytest.raises(Exception, match=point):
-            await laptop.daemon.write(lambda pen: recovering.commit(pen, key, prepared))
-        laptop.fault = None
-        laptop.reopen()
-        await laptop.daemon.unlock(None)
-        entries = await with_pen(laptop.daemon, authoring.recovery_entries)
-        if point == "after-commit":
-            assert list(entries) == [prepared.entry.identifier]
-            assert (await drilling.drill(laptop.daemon, await drilling.combine(told[1:], "", check), (), ())).success
-        else:
-            assert list(entries.values()) == ([old.vid] if old is not None else [])
-        if old is not None:
-            erased = versions.raw(laptop.daemon.reader.connection, old.vid) is None
-            assert erased is (point == "after-commit")

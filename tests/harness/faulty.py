@@ -7,6 +7,7 @@ them gets a run of its own in which it, and everything after it, fails: as if th
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,6 +53,30 @@ class FaultAt:
         elif self.left:
             self.left -= 1
             raise self.error
+
+
+class Interrupts:
+    """Stops SQLite in the middle of what it does: at the `at`-th lot of its machine's steps, and from then on, or
+    `once`."""
+
+    def __init__(self, at: int | None, *, once: bool = False, steps: int = 200) -> None:
+        self.at = at
+        self.once = once
+        self.lots = 0
+        self._steps = steps
+
+    def arm(self, connection: sqlite3.Connection) -> None:
+        """On this connection, in the thread that it belongs to."""
+        connection.set_progress_handler(self._lot, self._steps)
+
+    def _lot(self) -> bool:
+        self.lots += 1
+        return self.at is not None and (self.lots == self.at if self.once else self.lots >= self.at)
+
+
+def spread(lots: int, places: int) -> list[int]:
+    """So many places between the first lot and the last."""
+    return sorted({1 + place * (lots - 1) // (places - 1) for place in range(places)})
 
 
 def every_fault(work: Callable[[Faults], None], *, once: bool = False) -> Iterator[Faults]:
