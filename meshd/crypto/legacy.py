@@ -1,4 +1,4 @@
-"""Reading what 2016 made: lenient JSON, RS512 over the payload alone, AES-CBC without a tag. Nothing here writes.
+"""Reading what 2016 made: lenient JSON, RS512 over the payload alone, AES-CBC without a tag. None of it is made here.
 
 Only documents that are known to be of 2016 come here (their JWS has `header`, ours has `protected`); one form is never
 tried after the other. What these forms leave out is left out: the header is not covered by the signature, and
@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
@@ -116,6 +116,15 @@ class RsaDecryptKey:
             return self._native.decrypt(encrypted_key, _OAEP)
         except ValueError:
             raise DecryptError from None
+
+    @property
+    def bits(self) -> int:
+        return self._native.key_size
+
+    def pem(self) -> str:
+        """The key itself, PKCS#8 in PEM, for its person alone."""
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        return self._native.private_bytes(*form).decode("ascii")
 
     def __repr__(self) -> str:
         return f"RsaDecryptKey({self.udf})"
