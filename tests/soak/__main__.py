@@ -1,5 +1,5 @@
-"""`make soak`: the long counts. kill -9 rounds, worlds of authority, simulated meshes, portals' logs, every
-property at full count.
+"""`make soak`: the long counts. kill -9 rounds on devices and on a portal, worlds of authority, simulated meshes,
+portals' logs, every property at full count.
 
     make soak                              everything, for hours
     make soak ARGS="--minutes 30"          a share of everything
@@ -16,24 +16,27 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from harness import authority_check, kill_rounds, log_world, simulation
+from harness import authority_check, kill_rounds, log_world, portal_kills, simulation
 
 ROOT = Path(__file__).parents[2]
 ROUNDS, WORLDS = 500, 100_000
-ROUNDS_EACH = 50  # rounds with one pair of devices, then a new pair
+ROUNDS_EACH = 50  # rounds with one pair of devices or one portal, then new ones
 WORLDS_EACH = 200  # worlds that one process plays at a time
 LAST_FILE = 60.0  # seconds over time that a file of tests may take to end
 MESHES = 10_000
 LOGS = 10_000
 LOGS_EACH = 50  # lives that one process plays at a time
 MESHES_EACH = 10  # simulated meshes that one process plays at a time
-PARTS = ("kills", "worlds", "meshes", "logs", "properties")
-SHARES = {"kills": 0.3, "worlds": 0.2, "meshes": 0.25, "logs": 0.05, "properties": 0.2}  # of --minutes
+PARTS = ("kills", "portal-kills", "worlds", "meshes", "logs", "properties")
+# of --minutes
+SHARES = {"kills": 0.25, "portal-kills": 0.1, "worlds": 0.2, "meshes": 0.2, "logs": 0.05, "properties": 0.2}
 
 
 class Progress:
@@ -59,19 +62,42 @@ class Progress:
 
 def kills(arguments: argparse.Namespace, seconds: float | None) -> bool:
     """Rounds of kill -9, each pair of devices with the next seed."""
+    done = _rounds("kills", kill_rounds.play, arguments, seconds)
+    if done is not None:
+        print(f"  {done['rounds']} rounds, {done['writes']} writes, nothing lost", flush=True)
+    return done is not None
+
+
+def portal_rounds(arguments: argparse.Namespace, seconds: float | None) -> bool:
+    """Rounds of kill -9 on a portal under load, each portal with the next seed."""
+
+    def play(count: int, seed: int, *, told: Callable[[int], bool]) -> dict[str, int]:
+        with tempfile.TemporaryDirectory(prefix="portal-kills-") as directory:
+            return portal_kills.play(Path(directory) / "portal", count, seed, told)
+
+    done = _rounds("portal-kills", play, arguments, seconds)
+    if done is not None:
+        print(f"  {done['rounds']} rounds, {done['versions']} versions answered, none lost or in half", flush=True)
+    return done is not None
+
+
+def _rounds(
+    part: str, play: Callable[..., dict[str, int]], arguments: argparse.Namespace, seconds: float | None
+) -> Counter[str] | None:
+    """So many rounds in lots of ROUNDS_EACH; the sums of what they came to, None after a failure, which was told."""
     progress = Progress("rounds of kill -9", arguments.rounds, seconds)
-    done, seed, writes = 0, arguments.seed, 0
-    while done < arguments.rounds and progress.goes_on(done):
-        before, count = done, min(ROUNDS_EACH, arguments.rounds - done)
+    done: Counter[str] = Counter(rounds=0)
+    seed = arguments.seed
+    while done["rounds"] < arguments.rounds and progress.goes_on(done["rounds"]):
+        before, count = done["rounds"], min(ROUNDS_EACH, arguments.rounds - done["rounds"])
         try:
-            tally = kill_rounds.play(count, seed, told=lambda now, before=before: progress.goes_on(before + now))  # type: ignore[misc]
+            done += Counter(play(count, seed, told=lambda now, before=before: progress.goes_on(before + now)))  # type: ignore[misc]
         except Exception as exc:
             _report(exc)
-            print(f'  again: make soak ARGS="--only kills --rounds {count} --seed {seed}"', flush=True)
-            return False
-        done, seed, writes = done + tally["rounds"], seed + 1, writes + tally["writes"]
-    print(f"  {done} rounds, {writes} writes, nothing lost", flush=True)
-    return True
+            print(f'  again: make soak ARGS="--only {part} --rounds {count} --seed {seed}"', flush=True)
+            return None
+        seed += 1
+    return done
 
 
 def worlds(arguments: argparse.Namespace, seconds: float | None) -> bool:
@@ -186,6 +212,7 @@ def _span(seconds: float) -> str:
 
 RUN: dict[str, Callable[[argparse.Namespace, float | None], bool]] = {
     "kills": kills,
+    "portal-kills": portal_rounds,
     "worlds": worlds,
     "meshes": meshes,
     "logs": logs,
