@@ -126,7 +126,7 @@ def _personal(
     state = _profile_state(authority, found, master_known)
     if state is None:
         return _no(context, Status.UNAUTHORIZED, Reason.NOT_ALLOWED)
-    writes = [*new_rows, *_embedded_writes(mesh, found, authority, view)]
+    writes = [*new_rows, *embedded_writes(mesh, found, authority, view)]
     writes.append(PutVersion(mesh, found, state))
     if opening and account.opener in entry.daks and state is State.APPLIED:
         writes.append(PutOpener(account.name, "", b""))  # from now on its device is known as any other
@@ -235,11 +235,11 @@ def root_writes(root: Version, rows: Mapping[bytes, Row], view: View) -> list[Wr
     mesh = root.identifier
     new_rows = _rows_for(mesh, root, rows, view)
     check_chains(root, new_rows, view)
-    writes: list[Write] = [*new_rows, *_embedded_writes(mesh, root, None, view)]
+    writes: list[Write] = [*new_rows, *embedded_writes(mesh, root, None, view)]
     return [*writes, PutVersion(mesh, root, State.APPLIED)]
 
 
-def _embedded_writes(mesh: str, found: Version, authority: Authority | None, view: View) -> Iterator[Write]:
+def embedded_writes(mesh: str, found: Version, authority: Authority | None, view: View) -> Iterator[Write]:
     """The master and device profiles that a personal profile brings, as versions of their own kind (formats.md F1)."""
     for part in found.embedded:
         assert isinstance(part, Version)

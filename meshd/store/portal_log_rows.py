@@ -100,6 +100,14 @@ def checkpoint(connection: sqlite3.Connection, size: int) -> Checkpoint | None:
     return None if found is None else Checkpoint(*found)
 
 
+def last_noted(connection: sqlite3.Connection) -> Checkpoint | None:
+    """The largest one whose note is kept."""
+    found = connection.execute(
+        "SELECT size, root, time, note FROM checkpoints WHERE note IS NOT NULL ORDER BY size DESC LIMIT 1"
+    ).fetchone()
+    return None if found is None else Checkpoint(*found)
+
+
 def put_checkpoint(connection: sqlite3.Connection, size: int, root: bytes, time: int) -> None:
     """Unsigned. Fails if there is one of this size."""
     connection.execute("INSERT INTO checkpoints (size, root, time) VALUES (?, ?, ?)", (size, root, time))

@@ -304,6 +304,18 @@ def put(connection: sqlite3.Connection, mesh: int | None, one: Put, state: State
     return place
 
 
+def put_erased(
+    connection: sqlite3.Connection, mesh: int | None, one: Put, state: State, added: int, prior: int | None
+) -> int:
+    """Take the next place of the log for a version whose content is gone: it replaces others, and is no head."""
+    place = put(connection, mesh, one, state, added)
+    connection.execute("UPDATE versions SET head = 0, prior = ? WHERE seq = ?", (prior, place))
+    if mesh is not None:
+        escrow = one.kind in (Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW)
+        count(connection, mesh, entries=-1, escrow=-int(escrow))
+    return place
+
+
 def erase_escrow(connection: sqlite3.Connection, mesh: int, listed: Collection[bytes]) -> None:
     """Delete the content of a mesh's offline escrow entries that counted once and are not among `listed`: whoever has
     their shares would still open them. Their places in the log stay."""

@@ -84,7 +84,7 @@ class Portal:
         self.server = Server(self.service.handle, limits)
         self.figures = Server(self.service.figures, Limits(connections=64))
         self.http = HttpClient(trust=trust)
-        self.witnesses = Witnesses(self.sequencer, self.http) if self.sequencer.log is not None else None
+        self.witnesses = Witnesses(self.sequencer, self.http) if self.sequencer.own_log is not None else None
         self.addresses: list[str] = []  # where it listens, once it does
         self.metrics.gauges = {
             "connections": ("Connections now.", lambda: self.server.connections),

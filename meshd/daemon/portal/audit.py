@@ -113,7 +113,7 @@ def _verify(connection: sqlite3.Connection, told: Told) -> Verified:
         if found is None:
             raise NotTheLog(f"place {place}: the leaf is missing")
         _check_leaf(row, found, added)
-        erased, added = erased + (row.raw is None), row.added
+        erased, added = erased + (not row.raw), row.added
         edge = _grown(connection, edge, tree.leaf_hash(found.leaf))
         if expected is not None and expected[0] == edge.size:
             unsigned += not _check_checkpoint(edge, expected, logs)
@@ -150,7 +150,7 @@ def _check_leaf(row: rows.Row, found: log_rows.Leaf, before: int) -> None:
     """The leaf says what is stored; of erased content only its digest is left to believe."""
     try:
         leaf = Leaf.decode(found.leaf)
-        if row.raw is not None:
+        if row.raw:
             same = leaf_of(stored_of(row), found.salt) == leaf
         else:
             same = (leaf.tid, leaf.pkey, leaf.added, leaf.vid) == (f"TID:{row.seq}", row.identifier, row.added, row.vid)

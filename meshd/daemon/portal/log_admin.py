@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.ArgumentPars
 
 async def perform(sequencer: Sequencer, command: str) -> Json:
     """Do what `log COMMAND` says; BadRequest says why not."""
-    log = sequencer.log
+    log = sequencer.own_log
     if log is None:
         raise BadRequest("this portal has no name yet", hint="start it once")
     if command == "rotate-key":

@@ -24,9 +24,12 @@ import trio
 
 from meshd.daemon.portal.authorities import Authorities, Moves
 from meshd.daemon.portal.log import INTERVAL, Log, LogBehind
-from meshd.daemon.portal.tree import Tree
+from meshd.daemon.portal.mirrored import Mirrored, mirror_of
+from meshd.daemon.portal.replaying import Entry, Replaying
+from meshd.daemon.portal.shown import Shown
+from meshd.daemon.portal.tree import LogForked, Tree
 from meshd.daemon.portal.view import SqliteView, place_of, tid_of
-from meshd.daemon.portal.writes import Applied, Writing
+from meshd.daemon.portal.writes import Applied, Writing, merge
 from meshd.errors import StoreBusy
 from meshd.portal import decide, decide_publish
 from meshd.portal.checked import Checked, Publish
@@ -36,6 +39,7 @@ from meshd.store import portal_rows
 from meshd.store.db import Database, get_meta, store_errors
 from meshd.store.portal_db import open_portal
 from meshd.store.writer import Writer
+from meshd.tlog.frontier import Frontier
 
 IN_FLIGHT = 128  # decisions that the writer has at once: enough for one large commit, few enough for turns to matter
 WAITING = 4096  # that wait for their turn; more are told to come again
@@ -175,22 +179,27 @@ class Sequencer:
         connection = self._database.connection
         self._moves = Moves()
         self._writing = SqliteView(connection, Authorities(connection))
-        self.log: Log | None = None
+        self.log: Shown | None = None
+        self.mirrors = mirror_of(connection)  # the log that is mirrored here; None in a portal of its own
         try:
             self._tree = Tree(connection, clock=clock)
             self._tree.catch_up(connection)
             known = (get_meta(connection, "domain") or domain.encode()).decode()
-            if known and domain in ("", known):  # of another domain: whoever runs it will refuse
+            if self.mirrors is not None:
+                self.log = Mirrored.of(connection, self._tree.edge.size, clock=clock)
+            elif known and domain in ("", known):  # of another domain: whoever runs it will refuse
                 self.log = Log(connection, known, self._tree.edge, interval=interval, clock=clock)
         except BaseException:
             self._reading.close()
             self._database.close()
             raise
         self._apply = Writing(self._writing, self._tree.place)
+        self._replaying = Replaying(self._writing)
         self._writer = Writer(self._database, self._forget, fault=fault, last=self._seal, durable=self._sign)
         reader = self._reading.connection
         self.view = SqliteView(reader, Authorities(reader, self._moves))
-        self.view.log = self._writing.log = self.log
+        self.view.mirror = self._writing.mirror = self.mirrors is not None
+        self.show(self.log)
         self.turns = Turns(IN_FLIGHT, WAITING)
         self.feeds = Feeds()
         self._told = told
@@ -212,6 +221,20 @@ class Sequencer:
         """The COMMIT returned, and nobody was told; the writer's thread."""
         if self._tree.sealed() and self.log is not None:
             self.log.sign(self._tree.edge)
+
+    def show(self, log: Shown | None) -> None:
+        """What Status, receipts and Transfer show from now on."""
+        self.log = self.view.log = self._writing.log = log
+
+    @property
+    def own_log(self) -> Log | None:
+        """The log that this portal signs; None where there is none, or another's is mirrored."""
+        return self.log if isinstance(self.log, Log) else None
+
+    @property
+    def edge(self) -> Frontier:
+        """The right edge of what is stored and sealed."""
+        return self._tree.edge
 
     def close(self) -> None:
         """Finish what the writer has, and close the store."""
@@ -268,7 +291,7 @@ class Sequencer:
                 if isinstance(decision, Accept) and decision.writes:
                     applied = self._apply.apply(decision.writes, context.now)
                     decision = _named(decision, applied, context)
-                    _add(whole, applied)
+                    merge(whole, applied)
                 decisions.append(decision)
             return decisions, whole
 
@@ -334,6 +357,20 @@ class Sequencer:
 
         await self._run(wrapped)
 
+    async def replay(self, entries: Sequence[Entry], after: Frontier) -> None:
+        """Store a verified page of a log behind what is here, all of it or nothing; `after` is the edge after it.
+
+        NotTheEntry; LogForked where somebody else has written meanwhile."""
+
+        def work(connection: sqlite3.Connection) -> tuple[list[Decision], Applied]:
+            if self._tree.edge.size + len(entries) != after.size:
+                raise LogForked("something else was written where a page of the log belongs")
+            return [], self._replaying.apply(entries)
+
+        await self._run(work)
+        if self._tree.edge != after:
+            raise LogForked("what was stored of the log is another tree", hint="let one process write to a store")
+
     async def sweep(self, now: int) -> None:
         """Forget what has expired."""
         await self.change(
@@ -354,12 +391,3 @@ def _named(decision: Accept, applied: Applied, context: Context) -> Accept:
         return decision
     named = msgspec.structs.replace(reply, transaction_id=tid_of(applied.places[-1]))
     return Accept(decision.writes, named, decision.feed)
-
-
-def _add(whole: Applied, one: Applied) -> None:
-    whole.places += one.places
-    whole.moved |= one.moved
-    whole.profiles |= one.profiles
-    whole.whole |= one.whole
-    whole.notices += one.notices
-    whole.accounts += one.accounts

@@ -25,7 +25,7 @@ from meshd.profile.trust import Authority
 from meshd.store import portal_rows as rows
 
 if TYPE_CHECKING:
-    from meshd.daemon.portal.log import Log
+    from meshd.daemon.portal.shown import Shown
 
 _KEPT_KEYS = 50_000
 _KEPT_PROFILES = 256  # of 2016: each is some milliseconds of RSA
@@ -38,7 +38,8 @@ class SqliteView:
         self.connection = connection
         self.authorities = authorities
         self.now = 0
-        self.log: Log | None = None  # of a portal that has a name to sign it by
+        self.log: Shown | None = None  # of a portal that has a name to sign it by
+        self.mirror = False  # of another portal's log, in which there are no accounts
         self._keys: dict[str, VerifyKey] = {}  # a fingerprint is the hash of its key: never out of date
         self._daks: dict[str, VerifyKey] = {}
         self._profiles: dict[bytes, Profile] = {}
@@ -64,6 +65,8 @@ class SqliteView:
         return _account(rows.account(self.connection, name=name))
 
     def mesh_account(self, mesh: str) -> Account | None:
+        if self.mirror:  # who may read is said by the profiles alone
+            return Account("", mesh, 0) if mesh and rows.mesh_id(self.connection, mesh) is not None else None
         return _account(rows.account(self.connection, mesh=mesh)) if mesh else None
 
     def usage(self, mesh: str) -> Usage:

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 async def answer(sequencer: Sequencer, request: Request) -> Response:
     """What a request below PREFIX is answered."""
-    log = sequencer.log
+    log = sequencer.own_log
     if log is None:
         return _said(404, "no witness is here")
     if request.target == ADD:

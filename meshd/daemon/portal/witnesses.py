@@ -38,8 +38,9 @@ class Witnesses:
     """Tasks of one portal; every method belongs to trio's thread. `states`: how each witness's last answer was."""
 
     def __init__(self, sequencer: Sequencer, http: HttpClient) -> None:
-        assert sequencer.log is not None
-        self._sequencer, self._log, self._http = sequencer, sequencer.log, http
+        log = sequencer.own_log
+        assert log is not None
+        self._sequencer, self._log, self._http = sequencer, log, http
         self._wake = trio.Event()
         self._busy: set[str] = set()
         self._sizes: dict[tuple[str, str], int] = {}  # (witness, our origin) → the size that it has

@@ -48,6 +48,16 @@ class Applied:
     accounts: int = 0
 
 
+def merge(whole: Applied, one: Applied) -> None:
+    """Add what further writes came to."""
+    whole.places += one.places
+    whole.moved |= one.moved
+    whole.profiles |= one.profiles
+    whole.whole |= one.whole
+    whole.notices += one.notices
+    whole.accounts += one.accounts
+
+
 class Writing:
     """Applies the writes of decisions. One, beside the writer's view; `now` is UTC seconds."""
 
