@@ -72,6 +72,7 @@ COMMANDS: dict[str, Row | dict[str, Row]] = {
         "list": ("portal", "the accounts of the mesh"),
         "status": ("portal", "how one of them stands, or all"),
         "verify": ("portal", "hold everything that was published there to the portal's log"),
+        "check-proof": ("portal_proof", "what a proof or evidence shows, without network, account or meshd"),
         "trust": ("portal", "take a portal's log anew, after it contradicted itself"),
         "remove": ("portal", "use an account no more, on no device"),
         "close": ("portal", "the same, and the portal closes the account for ever"),

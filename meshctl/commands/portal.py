@@ -1,12 +1,12 @@
-"""`meshctl portal add|list|status|verify|trust|remove|close`: the accounts of the mesh."""
+"""`meshctl portal add|list|status|verify|trust|remove|close`: the accounts of the mesh; see `portal_proof` too."""
 
 from __future__ import annotations
 
 import base64
 
-from meshctl.answers import ago, counted, inner, number, records, text
+from meshctl.answers import ago, counted, inner, number, records, text, texts
 from meshctl.client import path
-from meshd.errors import NotFound
+from meshd.errors import BadRequest, NotFound
 from meshd.localapi.errors import ApiError
 
 TYPE_CHECKING = False
@@ -85,13 +85,22 @@ def portal_status(args: argparse.Namespace, session: Session) -> int:
 def portal_verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("account", metavar="ACCOUNT", nargs="?", help="one account; all without it")
     parser.add_argument("--evidence", metavar="FILE", help="write what shows that a portal contradicted itself")
+    parser.add_argument("--proof", metavar="FILE", help="write a proof that others can check: portal check-proof")
+    parser.add_argument("--item", metavar="ID", help="… of this item; else of what this device published last")
 
 
 def portal_verify(args: argparse.Namespace, session: Session) -> int:
     accounts = [text(one, "account") for one in records(session.client.get(path("portals")), "portals")]
     if args.account is not None:
         accounts = [args.account]
-    found = [session.client.post(path("portals", account, "verify"), {}) for account in accounts]
+    body: Json = {}
+    if args.item is not None and args.proof is None:
+        raise BadRequest("--item says of what the proof is: give --proof FILE too")
+    if args.proof is not None:
+        if len(accounts) != 1:
+            raise BadRequest("a proof is of one portal", hint="name the account: meshctl portal list")
+        body = {"proof": True} | ({"item": args.item} if args.item is not None else {})
+    found = [session.client.post(path("portals", account, "verify"), body) for account in accounts]
     shown = [one for one in found if text(one, "evidence")]
     if args.evidence is not None:
         if len(shown) != 1:
@@ -99,6 +108,10 @@ def portal_verify(args: argparse.Namespace, session: Session) -> int:
                 "there is no evidence", hint="no portal has contradicted itself, or several: name the account"
             )
         _write(args.evidence, base64.urlsafe_b64decode(text(shown[0], "evidence") + "=="))
+    if args.proof is not None:
+        if not text(found[0], "proof"):
+            raise NotFound(f"the portal has proved nothing of that: {text(found[0], 'message')}")
+        _write(args.proof, text(found[0], "proof").encode())
     if session.as_json:
         session.json({"portals": found})
     elif not found:
@@ -108,6 +121,10 @@ def portal_verify(args: argparse.Namespace, session: Session) -> int:
         proved, siblings = number(one, "proved"), number(one, "siblings")
         if proved:
             session.terminal.data(f"  {counted(proved, 'version')} proved; {counted(siblings, 'other device')} agreed")
+        if text(one, "proof"):
+            session.terminal.data(f"{args.proof} proves that it has {text(one, 'entry')}; to check it:")
+            keys = " ".join(f"--key '{key}'" for key in texts(inner(one, "log"), "keys"))
+            session.terminal.data(f"  meshctl portal check-proof {args.proof} {keys}")
     bad = [one for one in found if text(one, "verdict") in ("suspect", "contradicted", "intrusion")]
     if bad:
         return 10

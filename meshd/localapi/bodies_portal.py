@@ -24,6 +24,7 @@ LOG = record(
         "size": integer("entries of the newest checkpoint that was believed"),
         "checked": TIME,
         "since": nullable(TIME),
+        "keys": array(text("a key of the log, or of who cosigns it, as C2SP writes it", most=512), most=64),
     },
     "what the portal's log proves",
 )
@@ -51,6 +52,15 @@ VERDICT = record(
         "proved": integer("versions that the portal proved to be in its log"),
         "withheld": integer("versions published from here that it does not show"),
         "foreign": integer("versions that it shows and that no device here knows"),
+        "proof": nullable(text("what was asked for: a tlog-proof, for whoever has the log's key", most=81920)),
+        "entry": nullable(text("of which entry it is", most=320)),
+    },
+)
+VERIFY_REQUEST = record(
+    {},
+    {
+        "proof": boolean("a proof too, that others can check"),
+        "item": text("of the newest version of this item; else of what this device published last", most=256),
     },
 )
 PORTALS = record({"portals": array(PORTAL)})

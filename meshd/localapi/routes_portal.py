@@ -43,7 +43,7 @@ PORTAL_ROUTES: tuple[Route, ...] = (
         "Hold everything that the mesh published there to the portal's log",
         CONNECTED,
         p.VERDICT,
-        record({}),
+        p.VERIFY_REQUEST,
     ),
     Route(
         "trust-portal",

@@ -130,6 +130,15 @@ def receipt(connection: sqlite3.Connection, account: str, vid: bytes) -> Receipt
     return None if row is None else Receipt(*row)
 
 
+def last_receipt(connection: sqlite3.Connection, account: str) -> Receipt | None:
+    """That of the newest leaf."""
+    with store_errors():
+        row = connection.execute(
+            "SELECT vid, place, proof FROM portal_receipts WHERE account = ? ORDER BY place DESC LIMIT 1", (account,)
+        ).fetchone()
+    return None if row is None else Receipt(*row)
+
+
 def receipts(connection: sqlite3.Connection, account: str) -> list[Receipt]:
     """All of an account, by index."""
     with store_errors():

@@ -36,7 +36,9 @@ async def close(app: App, call: Call) -> dict[str, Any]:
 
 
 async def verify(app: App, call: Call) -> dict[str, Any]:
-    return await verifying.verify(_online(app).portals.get(call.params["account"]))
+    portal = _online(app).portals.get(call.params["account"])
+    wanted = verifying.wanted(portal, call.body.get("item")) if call.body.get("proof") is True else []
+    return await verifying.verify(portal, wanted)
 
 
 async def trust(app: App, call: Call) -> dict[str, Any]:

@@ -8,13 +8,14 @@ device never took from anybody is somebody else's work under the mesh's own name
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from meshd.daemon.portals.receipts import PAGE, read
 from meshd.daemon.portals.state import Portal
 from meshd.daemon.portals.watch import Contradicted, Unproved, held_as
-from meshd.errors import FormatError, MeshError, TrustError
+from meshd.errors import FormatError, MeshError, NotFound, TrustError
 from meshd.portal.messages import GetRecordsResponse, GetRequest
 from meshd.portal.structures import KeyValue, SearchConstraints
 from meshd.profile.claim import Kind
@@ -32,10 +33,21 @@ class _Found:
 
     places: dict[bytes, int] = field(default_factory=dict)
     unproved: int = 0
+    proof: tuple[bytes, str] | None = None  # of the version that is wanted: vid, tlog-proof
 
 
-async def verify(portal: Portal) -> dict[str, Any]:
-    """The verdict on one portal, as the local API shows it; it raises nothing that the portal could bring about."""
+async def verify(portal: Portal, wanted: Sequence[bytes] = ()) -> dict[str, Any]:
+    """The verdict on one portal, as the local API shows it; it raises nothing that the portal could bring about.
+
+    With `wanted`, the proof of one of these versions comes with it: of the first that is proved now, or was."""
+    found = _Found()
+    verdict = await _verified(portal, found, wanted)
+    if wanted:
+        verdict |= _proof(portal, found, wanted)
+    return verdict
+
+
+async def _verified(portal: Portal, found: _Found, wanted: Sequence[bytes]) -> dict[str, Any]:
     watch = portal.watch
     try:
         watch.check()
@@ -45,7 +57,7 @@ async def verify(portal: Portal) -> dict[str, Any]:
         await watch.compare_siblings()
         if watch.pin.suspect and not watch.pin.owes:
             return _verdict(portal, "suspect", watch.pin.why)
-        found = await _read_feed(portal)
+        await _read_feed(portal, found, frozenset(wanted))
         return await _judged(portal, found)
     except Contradicted as exc:
         return _verdict(portal, "contradicted", str(exc))
@@ -69,9 +81,8 @@ async def trust_anew(portal: Portal) -> dict[str, Any]:
     return portal.view()
 
 
-async def _read_feed(portal: Portal) -> _Found:
+async def _read_feed(portal: Portal, found: _Found, wanted: frozenset[bytes]) -> None:
     """All records of this mesh, each verified under a checkpoint of the pinned tree."""
-    found = _Found()
     key: str | None = None
     agreed: set[str] = set()
     while True:
@@ -95,8 +106,10 @@ async def _read_feed(portal: Portal) -> _Found:
                 raise Unproved("the portal was trusted anew meanwhile")
             proof.verify(leaf.hash(), held_as(pin).keys)
             found.places[leaf.vid] = proof.index
+            if leaf.vid in wanted:
+                found.proof = leaf.vid, text
         if not items or not answer.page_key or answer.page_key == key:
-            return found
+            return
         key = answer.page_key
 
 
@@ -129,6 +142,29 @@ async def _judged(portal: Portal, found: _Found) -> dict[str, Any]:
     if watch.view()["state"] == "stale":
         return _verdict(portal, "stale", "its newest checkpoint is old: it may be withholding what is newer", counts)
     return _verdict(portal, "verified", "everything that was published is in its log, which only grew", counts)
+
+
+def wanted(portal: Portal, item: str | None) -> list[bytes]:
+    """Of which version a proof is meant, the best first: the heads of an item; else what this device published there
+    last, or the mesh's profile. NotFound."""
+    connection, mesh = portal.daemon.reader.connection, portal.daemon.snapshot.mesh
+    if item is not None:
+        found = list(versions.heads(connection, Kind.ITEM, item))
+        if not found:
+            raise NotFound("There is no such item.", hint="see: meshctl password list --json")
+        return found
+    last = portal_pins.last_receipt(connection, portal.name)
+    return [last.vid] if last is not None else list(versions.heads(connection, Kind.PERSONAL, mesh))
+
+
+def _proof(portal: Portal, found: _Found, wanted: Sequence[bytes]) -> dict[str, Any]:
+    """The proof that came now, or the receipt that was verified when it came."""
+    connection, (vid, text) = portal.daemon.reader.connection, found.proof or (wanted[0], "")
+    if not text:
+        kept = [one for each in wanted if (one := portal_pins.receipt(connection, portal.name, each)) is not None]
+        vid, text = (kept[0].vid, kept[0].proof) if kept else (vid, "")
+    row = versions.get(connection, vid)
+    return {"proof": text or None, "entry": row.identifier if row is not None else None}
 
 
 def _published(connection: sqlite3.Connection, account: str) -> set[bytes]:

@@ -85,6 +85,7 @@ class Watch:
             "size": pin.size,
             "checked": payload.write_date(pin.time // 1000),
             "since": payload.write_date(since // 1000) if since else None,
+            "keys": list(pin.keys),
         }
 
     async def run(self) -> None:
