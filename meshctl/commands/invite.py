@@ -94,6 +94,8 @@ def _through_portal(args: argparse.Namespace, session: Session) -> int:
     for name in ("ttl", "grant", "account"):
         if getattr(args, name) is not None:
             body[name] = getattr(args, name)
+    if args.force:
+        body["force"] = True
     if args.role == "admin":
         body["master_passphrase"] = passphrases.master(args, session.terminal)
     first = session.client.post(path("remote-invitations"), body)

@@ -8,6 +8,8 @@ from meshctl.client import path
 from meshd.errors import BadRequest, NotFound
 from meshd.localapi.errors import ApiError
 
+LEAST_TYPED = 4
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -43,9 +45,11 @@ def pending(args: argparse.Namespace, session: Session) -> int:
 
 def _show(session: Session, one: Json) -> None:
     how = "knows the secret of an open invitation" if text(one, "proof") == "pin1" else "to be compared"
-    seen = ago(text(one, "seen"))
-    session.terminal.data(f"{text(one, 'id')}  at {text(one, 'account')}, seen {seen}; {how}")
+    since = f"asked {ago(text(one, 'asked'))}" if text(one, "asked") else f"seen {ago(text(one, 'seen'))}"
+    session.terminal.data(f"{text(one, 'id')}  at {text(one, 'account')}, {since}; {how}")
     session.terminal.data(f"           {text(one, 'fingerprint_words')}")
+    if one.get("sealed") is False:
+        session.terminal.data("           keeps its keys without a passphrase")
 
 
 def accept_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +60,7 @@ def accept_arguments(parser: argparse.ArgumentParser) -> None:
         "--grant", action="append", metavar="VAULT:RIGHT", help="narrow a member's rights, e.g. ssh:read; repeatable"
     )
     parser.add_argument("--yes", action="store_true", help="the fingerprints were compared: don't ask")
+    parser.add_argument("--force", action="store_true", help="allow an admin without a passphrase")
     passphrases.master_arguments(parser)
 
 
@@ -67,6 +72,8 @@ def accept(args: argparse.Namespace, session: Session) -> int:
     for name in ("name", "grant"):
         if getattr(args, name) is not None:
             body[name] = getattr(args, name)
+    if args.force:
+        body["force"] = True
     if args.role == "admin":
         body["master_passphrase"] = passphrases.master(args, session.terminal)
     answer = session.client.post(path("pending", wanted, "accept"), body)
@@ -79,7 +86,11 @@ def _compared(args: argparse.Namespace, session: Session) -> str:
     if session.as_json:
         raise BadRequest("with --json nobody can compare fingerprints", hint="compare them, then say --yes")
     waiting = records(session.client.get(path("pending")), "pending")
-    typed = args.id.replace("-", "").upper()
+    typed = args.id.replace("-", "").strip().upper()
+    if len(typed) < LEAST_TYPED:
+        raise BadRequest(
+            f"an id is abbreviated to {LEAST_TYPED} characters or more", hint="as in: meshctl accept MCHU3"
+        )
     fitting = [one for one in waiting if text(one, "id").replace("-", "").startswith(typed)]
     if len(fitting) != 1:
         raise NotFound("no such device asks to join, or more than one fits", hint="see: meshctl pending")

@@ -311,8 +311,8 @@ EVENT = record(
         "time": TIME,
         "type": text(
             "reset (with `snapshot`: a whole status), mesh, device, item, conflict, peer, invitation, connection, "
-            "lock, health, vault, rotation, draft, stale, import, undo, master, recovery; unknown types are to be "
-            "ignored",
+            "asking (at the portal `name`), lock, health, vault, rotation, draft, stale, import, undo, master, "
+            "recovery; unknown types are to be ignored",
             most=64,
         ),
     },

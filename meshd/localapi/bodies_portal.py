@@ -79,6 +79,8 @@ ASKING = record(
     },
     {
         "keys_made": TIME,
+        "asked": nullable(TIME),
+        "sealed": boolean("its keys open with a passphrase, as it says; an admin's have to"),
         "proof": text(
             "fp1: compare fingerprints; pin1: knows the secret of an open invitation; unproved: says so; none",
             most=32,
@@ -94,6 +96,7 @@ ACCEPT_REQUEST = record(
         "name": NAME,
         "grant": array(text('"application:read" or "application:write"', most=256), most=64),
         "master_passphrase": SECRET,
+        "force": boolean("as an admin even if its keys open without a passphrase"),
     },
 )
 ACCEPTED = record(
@@ -109,6 +112,7 @@ REMOTE_INVITATION_REQUEST = record(
         "ttl": integer("seconds; default 900", least=10, most=900),
         "grant": array(text('"application:read" or "application:write"', most=256), most=64),
         "master_passphrase": SECRET,
+        "force": boolean("as an admin even if its keys open without a passphrase"),
     },
 )
 REMOTE_INVITATION = record(

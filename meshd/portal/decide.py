@@ -213,7 +213,7 @@ def _create(checked: Create, context: Context, view: View) -> Decision:
     other = rights.account_of(mesh, view)
     if other is not None:
         text = reasons.text(Reason.MESH_HAS_ACCOUNT, context.languages)
-        if isinstance(checked.entry, Current):  # who proved to be of the mesh is told which, to take it over by its name
+        if isinstance(checked.entry, Current):  # who proved to be of the mesh is told which, to take it over
             text = f"{text}: {other.name}"
         return Refuse(Status.EXISTS, failure("CreateAccount", Status.EXISTS, text))
     old = isinstance(checked.entry, Old)

@@ -16,6 +16,7 @@ from meshd.portal.outcomes import Context, Decision, PutAnswer, PutPending, Sign
 from meshd.portal.reasons import Reason
 from meshd.portal.statuses import Status
 from meshd.portal.view import Account, Answered, Pending, View
+from meshd.profile import payload
 from meshd.profile.connection import ACCEPTED
 
 
@@ -73,7 +74,9 @@ def pending(checked: ConnectPending, context: Context, view: View) -> Decision:
     if not waiting and not view.ever_pending(account.name):
         return rights.accept("ConnectPending")
     most = checked.constraints.max_entries or len(waiting)
-    return rights.accept("ConnectPending", pending=[one.wire for one in waiting[:most]])
+    shown = waiting[:most]
+    asked = None if context.plain else [payload.write_date(one.asked) for one in shown]
+    return rights.accept("ConnectPending", pending=[one.wire for one in shown], asked=asked)
 
 
 def complete(checked: ConnectComplete, context: Context, view: View) -> Decision:

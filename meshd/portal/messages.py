@@ -204,8 +204,11 @@ class ConnectPendingRequest(MeshRequest, frozen=True):
 
 
 class ConnectPendingResponse(MeshRequest, frozen=True):
+    """`asked`: when each of them asked, in order."""
+
     pending: list[Bare] | None = None
     page_key: str | None = None
+    asked: list[str] | None = None
 
 
 class ConnectCompleteRequest(MeshRequest, frozen=True):
@@ -289,6 +292,7 @@ OURS: Mapping[str, frozenset[str]] = {
     "TransferRequest": frozenset({"Origin", "TreeSize"}),
     "TransferResponse": frozenset({"Entries", "First", "Next", "Checkpoint", "PageProof"}),
     "DataItem": frozenset({"Row", "Erased"}),
+    "ConnectPendingResponse": frozenset({"Asked"}),
     "StatusRequest": frozenset({"OldSize", "PeerSizes"}),
     "StatusResponse": frozenset({"LogKeys", "MinIndex", "ConsistencyProof", "Peers"}),
 }

@@ -349,7 +349,7 @@ def _check_size(kind: Kind, raw: bytes) -> None:
 
 def devices_shown(checked: Create) -> dict[str, str]:
     """The devices that the root and the proof of an account of ours list: authentication key → device, as UDFs."""
-    found = {}
+    found: dict[str, str] = {}
     for entry in (checked.entry, checked.proof):
         if isinstance(entry, Current) and entry.version is not None:
             found |= {device.read(one).dak.udf: one.claim.identifier for one in entry.version.embedded[1:]}

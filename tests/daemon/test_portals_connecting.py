@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ from harness import devices as harness
 from harness.devices import Device
 from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
+from meshd.crypto.keys import SigningKey
 from meshd.crypto.sealing import LEAST_KDF
 from meshd.daemon import removal
 from meshd.daemon.portals.online import Online, online
 from meshd.errors import BadRequest, Denied, NotFound
 from meshd.net.srv import Found, Services
 from meshd.profile.claim import Role
-from meshd.store import portals_client
+from meshd.store import events, portals_client
 
 pytestmark = pytest.mark.draft("Connect device", "ConnectStart", "ConnectStatus", "ConnectPending", "ConnectComplete")
 
@@ -41,6 +43,7 @@ class Pair:
     phone: Device
     here: Online  # the admin's
     there: Online
+    master: SigningKey
 
     @property
     def mesh(self) -> str:
@@ -67,19 +70,19 @@ async def until(followed: object, *states: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def pair(home: Path) -> AsyncIterator[Pair]:
+async def pair(home: Path, address: str = "") -> AsyncIterator[Pair]:
     lan = MemoryLan()
     admin, phone = (harness.blank(home, lan, name) for name in ("laptop", "phone"))
     portal = HttpPortal(now=lambda: int(time.time()))
     try:
-        await harness.found(admin)
+        master = await harness.found(admin)
         async with trio.open_nursery() as nursery:
             await nursery.start(portal.run)
             both = [online(one.daemon, portal.client(), Services(no_dns), kdf=LEAST_KDF) for one in (admin, phone)]
             for one in both:
                 await nursery.start(one.run)
-            await both[0].portals.add(ACCOUNT, "", None, plain=True)
-            yield Pair(portal, admin, phone, *both)
+            await both[0].portals.add(ACCOUNT, address, None, plain=True)
+            yield Pair(portal, admin, phone, *both, master)
             nursery.cancel_scope.cancel()
     finally:
         admin.daemon.close()
@@ -181,6 +184,46 @@ async def test_an_invitation_through_the_portal_needs_no_comparison(home: Path) 
         await net.phone.until(lambda: passwords(net.phone) == {"secret"})
 
 
+async def test_an_invitation_says_where_the_portal_is_so_that_nothing_is_typed(home: Path) -> None:
+    async with pair(home, address="192.0.2.7:8443") as net:
+        invitation = await net.here.requests.invite(None, Role.MEMBER, 300, None, None)
+        assert "&h=192.0.2.7:8443&i=1" in invitation.uri.text
+        joining = await net.connect(account=None, plain=None, uri=invitation.uri.text)
+        await until(joining, "done")
+        assert [(row.address, row.plain) for row in rows(net.phone)] == [("192.0.2.7:8443", True)]
+
+
+async def test_an_admin_without_a_passphrase_is_let_in_only_where_that_is_insisted_on(home: Path) -> None:
+    async with pair(home) as net:
+        master = net.master
+        invitation = await net.here.requests.invite(None, Role.ADMIN, 300, None, master)
+        joining = await net.connect(account=None, uri=invitation.uri.text)
+        await until(joining, "failed")
+        await until(invitation, "failed")
+        assert invitation.to_json()["error"]["code"] == "denied"
+        joining = await net.connect(fingerprint=net.mesh)
+        (one,) = await net.asking()
+        assert one["sealed"] is False
+        with pytest.raises(Denied, match="passphrase"):
+            await net.here.requests.accept(str(one["id"]), Role.ADMIN, None, None, master)
+        await net.here.requests.accept(str(one["id"]), Role.ADMIN, None, None, master, force=True)
+        await until(joining, "done")
+
+
+async def test_an_admin_s_watchers_hear_of_a_device_that_asks(home: Path) -> None:
+    async with pair(home) as net:
+        joining = await net.connect(fingerprint=net.mesh)
+        await until(joining, "requested")
+        connection = net.admin.daemon.reader.connection
+        (one,) = await net.asking()
+        for _ in range(2):  # the second look tells nothing anew
+            await net.here.requests.tell_of_askers()
+        told = [found.data for found in events.since(connection, 0, 1000) if found.type == "asking"]
+        assert told == [{"device": joining.own, "name": ACCOUNT}]
+        asked = datetime.fromisoformat(str(one["asked"])).timestamp()
+        assert abs(asked - time.time()) < 60
+
+
 async def test_a_secret_that_is_too_short_for_this_path_is_refused(home: Path) -> None:
     async with pair(home) as net:
         for uri in (
@@ -212,6 +255,8 @@ async def test_members_see_and_decide_nothing(home: Path) -> None:
         await until(joining, "done")
         with pytest.raises(Denied):
             await net.there.requests.pending()
+        with pytest.raises(BadRequest, match="4 characters"):
+            await net.here.requests.accept("M-AA", Role.MEMBER, None, None, None)
         with pytest.raises(NotFound):
             await net.here.requests.accept("MAAAA", Role.MEMBER, None, None, None)
 

@@ -110,7 +110,7 @@ EXAMPLES: dict[str, tuple[m.Request, m.Response]] = {
     ),
     "ConnectPending": (
         m.ConnectPendingRequest(account_id=ACCOUNT, search_constraints=_SEARCH),
-        m.ConnectPendingResponse(pending=[BARE], page_key="P8"),
+        m.ConnectPendingResponse(pending=[BARE], page_key="P8", asked=["2026-11-24T12:00:00Z"]),
     ),
     "ConnectComplete": (
         m.ConnectCompleteRequest(result=BARE, account_id=ACCOUNT),

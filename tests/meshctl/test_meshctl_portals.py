@@ -146,8 +146,11 @@ def test_pending_shows_both_fingerprints_in_words(meshctl: Shell, daemon: FakePo
     assert WORDS in run.out
     assert MESH in run.out
     assert meshctl("pending", "--json").json["pending"][0]["id"] == DESKTOP
-    daemon.asking = []
+    (one,), daemon.asking = daemon.asking, []
     assert "no device asks" in meshctl("pending").err
+    daemon.asking = [{**one, "asked": NOW, "sealed": False}]
+    assert "asked " in meshctl("pending").out
+    assert "without a passphrase" in meshctl("pending").out
 
 
 def test_accept_asks_unless_told_that_it_was_compared(meshctl: Shell, daemon: FakePortals) -> None:
@@ -160,6 +163,8 @@ def test_accept_asks_unless_told_that_it_was_compared(meshctl: Shell, daemon: Fa
     assert meshctl("accept", "mddes", tty=True, stdin="n\n").code == 8
     assert meshctl("accept", "MXXXX", tty=True, stdin="y\n").code == 1
     assert meshctl("accept", "MDDES", "--json").code == 2
+    short = meshctl("accept", "mdd", tty=True)
+    assert (short.code, "4 characters" in short.err) == (2, True)
     assert len(daemon.told) == before
     assert meshctl("reject", "MDDES").code == 0
     assert daemon.told[-1][0] == "reject"

@@ -19,11 +19,14 @@ def rng(length: int) -> bytes:
     return bytes(range(length))
 
 
-@given(st.text(min_size=1, max_size=40), st.binary(min_size=10, max_size=64))
+ADDRESSES = ("", "192.0.2.7:8443", "[2001:db8::7]:443", "portal.example.net:8080")
+
+
+@given(st.text(min_size=1, max_size=40), st.binary(min_size=10, max_size=64), st.sampled_from(ADDRESSES), st.booleans())
 @settings(max_examples=50, deadline=None)
-def test_a_uri_reads_back_what_was_written(name: str, secret: bytes) -> None:
+def test_a_uri_reads_back_what_was_written(name: str, secret: bytes, address: str, plain: bool) -> None:
     try:
-        uri = RemoteUri(f"{name}@example.net", MESH, secret)
+        uri = RemoteUri(f"{name}@example.net", MESH, secret, address, plain)
         text = uri.text
     except (FormatError, UnicodeEncodeError):
         return
@@ -44,7 +47,15 @@ def test_a_uri_reads_back_what_was_written(name: str, secret: bytes) -> None:
         f"mesh-pair:?a=alice&m={MESH}&s=AAAAAAAAAAAAAAAAAAAAAA",
         "mesh-pair:?a=alice%40example.net&m=MBE6E-GT7SN-MK74P-74NIR-5XI5U-JNNJR&s=AAAAAAAAAAAAAAAAAAAAAA",
         f"mesh-pair:?a=%ff%40example.net&m={MESH}&s=AAAAAAAAAAAAAAAAAAAAAA",
+        f"mesh-pair:?a=alice%40example.net&m={MESH}&s=AAAAAAAAAAAAAAAAAAAAAA&h=",
+        f"mesh-pair:?a=alice%40example.net&m={MESH}&s=AAAAAAAAAAAAAAAAAAAAAA&h=example.net",
+        f"mesh-pair:?a=alice%40example.net&m={MESH}&s=AAAAAAAAAAAAAAAAAAAAAA&h=a%2fb:1",
+        f"mesh-pair:?a=alice%40example.net&m={MESH}&s=AAAAAAAAAAAAAAAAAAAAAA&h=%5Bfe80::1%25eth0%5D:1",
+        f"mesh-pair:?a=alice%40example.net&m={MESH}&s=AAAAAAAAAAAAAAAAAAAAAA&i=0",
+        f"mesh-pair:?a=alice%40example.net&m={MESH}&s=AAAAAAAAAAAAAAAAAAAAAA&i=1&h=192.0.2.7:1",
+        f"mesh-pair:?a=alice%40example.net&m={MESH}&s=AAAAAAAAAAAAAAAAAAAAAA&h=192.0.2.7:1&h=192.0.2.7:1",
     ],
+    ids=str.__len__,
 )
 def test_any_other_spelling_is_refused(text: str) -> None:
     with pytest.raises(FormatError):
@@ -61,6 +72,15 @@ def test_a_witness_proves_one_secret_mesh_and_device() -> None:
     assert not remote.proves(token, secret, OTHER, device)
     assert not remote.proves(token, secret, MESH, b"e" * 32)
     assert not remote.proves(remote.fingerprint_token(rng), secret, MESH, device)
+
+
+def test_a_device_says_whether_its_keys_are_sealed_beside_what_it_proves() -> None:
+    secret, device = b"s" * 16, b"d" * 32
+    for unsealed in (False, True):
+        token = remote.pin_token(secret, MESH, device, rng, unsealed=unsealed)
+        assert remote.is_unsealed(token) is unsealed
+        assert remote.proves(token, secret, MESH, device)
+        assert remote.is_unsealed(remote.fingerprint_token(rng, unsealed=unsealed)) is unsealed
 
 
 @pytest.mark.parametrize("token", ["", "pin1", "pin1..", "pin1.AAAA.AAAA", "pin1.*.*", "lp1.a.b"])

@@ -55,7 +55,8 @@ async def pending(app: App, call: Call) -> dict[str, Any]:
 async def accept(app: App, call: Call) -> dict[str, Any]:
     role, grants, master_key = await _terms(app, call)
     name: str | None = call.body.get("name")
-    return await _online(app).requests.accept(call.params["device"], role, name, grants, master_key)
+    requests, force = _online(app).requests, call.body.get("force") is True
+    return await requests.accept(call.params["device"], role, name, grants, master_key, force=force)
 
 
 async def reject(app: App, call: Call) -> dict[str, Any]:
@@ -66,7 +67,8 @@ async def invite(app: App, call: Call) -> dict[str, object]:
     role, grants, master_key = await _terms(app, call)
     account: str | None = call.body.get("account")
     ttl = float(call.body.get("ttl", 900))
-    return (await _online(app).requests.invite(account, role, ttl, grants, master_key)).to_json()
+    requests, force = _online(app).requests, call.body.get("force") is True
+    return (await requests.invite(account, role, ttl, grants, master_key, force=force)).to_json()
 
 
 async def invitation(app: App, call: Call) -> dict[str, object]:

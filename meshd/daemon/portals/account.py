@@ -80,7 +80,7 @@ async def open_account(daemon: Daemon, link: Link, invite: str | None = None) ->
         if proof is not None:
             await _bring(daemon, link, daemon.profiles_beyond([root.claim.vid]))
     except Exists as exc:
-        raise Exists(f"{account} can't be had; {exc}", hint="choose another name, or add the one that is named") from exc
+        raise Exists(f"{account} can't be had; {exc}", hint="choose another name, or add the one named") from exc
 
 
 async def come_back(daemon: Daemon, link: Link, shown: Sequence[Parsed]) -> bool:

@@ -176,6 +176,7 @@ class RemoteConnections:
         if ("account" in request) == ("uri" in request):
             raise BadRequest("Joining takes an account or the URI of an invitation.")
         expected, secret, account = request.get("fingerprint"), None, request.get("account", "")
+        address, plain = request.get("address", ""), request.get("plain") is True
         try:
             name = group.check_name(request["name"])
             if "uri" in request:
@@ -183,11 +184,12 @@ class RemoteConnections:
                 if expected is not None and not udf.equal(expected, uri.mesh):
                     raise BadRequest("The invitation is another mesh's than the fingerprint says.")
                 expected, secret, account = uri.mesh, uri.secret, uri.account
+                address, plain = address or uri.address, plain or uri.plain
             if expected is not None:
                 expected = udf.check(expected.upper())
         except FormatError as exc:
             raise BadRequest(str(exc), hint=exc.hint) from exc
-        where = where_of(account, request.get("address", ""), plain=request.get("plain") is True)
+        where = where_of(account, address, plain=plain)
         connection = RemoteConnection(self._daemon.rng(8).hex(), str(where.account), name)
         return _Job(connection, where, expected, secret, passphrase)
 
@@ -252,9 +254,9 @@ class RemoteConnections:
             connection.confirmed = True
             job.answered.set()
         token = (
-            remote.pin_token(job.secret, mesh, newcomer.profile.vid, self._daemon.rng)
+            remote.pin_token(job.secret, mesh, newcomer.profile.vid, self._daemon.rng, unsealed=newcomer.unsealed)
             if job.secret is not None
-            else remote.fingerprint_token(self._daemon.rng)
+            else remote.fingerprint_token(self._daemon.rng, unsealed=newcomer.unsealed)
         )
         request = connections.write_request(newcomer.keys.dsk, newcomer.profile, mesh, token)
         connection.move("requested" if connection.confirmed else "comparing")

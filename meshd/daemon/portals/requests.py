@@ -39,6 +39,8 @@ from meshd.store import versions
 DELIVER_SECONDS = 30.0
 MAX_SHOWN = 64
 POLL_FIRST, POLL_LAST = 1.0, 5.0  # seconds between looks while an invitation is open
+LOOK_SECONDS = 60.0  # between looks for who asks uninvited
+LEAST_TYPED = 4  # characters of an abbreviated id
 MAX_TTL = 900
 KEPT = 16
 
@@ -49,6 +51,7 @@ class Asking:
 
     portal: Portal
     request: ConnectionRequest
+    asked: str | None = None  # as the portal says
 
     @property
     def udf(self) -> str:
@@ -66,6 +69,7 @@ class RemoteInvitation(Followed):
         self.expires = expires  # ms
         self.device: dict[str, str] | None = None
         self.master_key: SigningKey | None = None
+        self.force = False  # an admin without a passphrase, too
         self.scope = trio.CancelScope()
 
     def to_json(self) -> dict[str, object]:
@@ -88,13 +92,39 @@ class Requests:
         self._daemon = daemon
         self._portals = portals
         self._seen: dict[tuple[str, bytes], int] = {}  # (account, vid of the profile) → ms since 1970
+        self._told: set[tuple[str, bytes]] = set()
         self._invitations: dict[str, RemoteInvitation] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         async with trio.open_nursery() as self._nursery:
             task_status.started()
-            await trio.sleep_forever()
+            while True:
+                await self.tell_of_askers()
+                await trio.sleep(LOOK_SECONDS)
+
+    async def tell_of_askers(self) -> None:
+        """Whoever began to ask since the last look is told to the watchers of events and to the log."""
+        daemon = self._daemon
+        if daemon.snapshot.own not in daemon.snapshot.admins:
+            return
+        for portal in list(self._portals.running.values()):
+            if not portal.reached or portal.error is not None:
+                continue
+            try:
+                found = await self._at(portal)
+            except MeshError as exc:
+                daemon.log.info("looking for devices that ask at %s: %s", portal.name, exc)
+                continue
+            before = self._told
+            self._told = {one for one in before if one in self._seen}
+            for one in found:
+                key = (portal.name, one.request.device.vid)
+                self._told.add(key)
+                if key in before or one.udf in daemon.snapshot.devices:
+                    continue
+                daemon.log.info("a device asks to join through %s: %s; see: meshctl pending", portal.name, one.udf)
+                await pairing_wire.record(daemon, "asking", {"device": one.udf, "name": portal.name[:64]})
 
     # --- who waits ----------------------------------------------------------------------------------------------------
 
@@ -124,16 +154,21 @@ class Requests:
     async def _at(self, portal: Portal) -> list[Asking]:
         asked = ConnectPendingRequest(account_id=portal.name)
         answer = await portal.link.ask("ConnectPending", asked, ConnectPendingResponse)
-        found = []
-        for wire in (answer.pending or [])[:MAX_SHOWN]:
+        found, vids = [], set()
+        times: list[str | None] = [*(answer.asked or ())]
+        wires = (answer.pending or [])[:MAX_SHOWN]
+        for number, wire in enumerate(wires):
             try:
                 request = connections.read_request(wire)
             except (MeshError, KeyError, TypeError) as exc:
                 self._daemon.log.info("portal %s shows a request that can't be read: %s", portal.name, exc)
                 continue
             if request.parent == self._daemon.snapshot.mesh:
+                vids.add(request.device.vid)
                 self._seen.setdefault((portal.name, request.device.vid), self._daemon.now_ms())
-                found.append(Asking(portal, request))
+                found.append(Asking(portal, request, _time(times[number] if number < len(times) else None)))
+        for key in [key for key in self._seen if key[0] == portal.name and key[1] not in vids]:
+            del self._seen[key]
         return found
 
     async def _unanswered(self, found: list[Asking]) -> list[Asking]:
@@ -160,6 +195,8 @@ class Requests:
             "fingerprint_words": fingerprint.text(one.udf),
             "account": one.portal.name,
             "seen": payload.write_date(seen // 1000),
+            "asked": one.asked,
+            "sealed": not remote.is_unsealed(one.request.block_token),
             "keys_made": payload.write_date(one.request.device.updated),
             "proof": self._proof(one.request),
         }
@@ -178,6 +215,10 @@ class Requests:
         return remote.PIN if invited else "unproved"
 
     async def _find(self, text: str) -> Asking:
+        if len(text.replace("-", "").strip()) < LEAST_TYPED:
+            raise BadRequest(
+                f"An id is abbreviated to {LEAST_TYPED} characters or more.", hint="as in meshctl accept MCHU3"
+            )
         found, _ = await self._look()
         fitting = [one for one in found if udf.equal(one.udf, text)] or [
             one for one in found if udf.matches(text, one.udf)
@@ -197,17 +238,26 @@ class Requests:
         name: str | None,
         grants: Mapping[str, str] | None,
         master_key: SigningKey | None,
+        *,
+        force: bool = False,
     ) -> dict[str, Any]:
-        """Let a device in. The caller has compared its fingerprint. NotFound, Ambiguous, Denied, Locked …"""
-        return await self._admit(await self._find(id), role, name, grants, master_key)
+        """Let a device in. The caller has compared its fingerprint. NotFound, Ambiguous, Denied, Locked …
+
+        `force`: as an admin even if it says that it keeps its keys without a passphrase."""
+        one = await self._find(id)
+        _check_sealed(one, role, force)
+        return await self._admit(one, role, name, grants, master_key)
 
     async def reject(self, id: str) -> dict[str, Any]:
         """Tell a device no."""
         one = await self._find(id)
+        await self._say_no(one)
+        return {"id": one.udf, "account": one.portal.name, "delivered": await self._delivered(one)}
+
+    async def _say_no(self, one: Asking) -> None:
         answer = self._answer(one, connections.REJECTED)
         await self._daemon.write(lambda pen: store.put_answer(pen.connection, one.portal.name, one.udf, answer))
         one.portal.nudge()
-        return {"id": one.udf, "account": one.portal.name, "delivered": await self._delivered(one)}
 
     async def _admit(
         self,
@@ -269,6 +319,8 @@ class Requests:
         ttl: float,
         grants: dict[str, str] | None,
         master_key: SigningKey | None,
+        *,
+        force: bool = False,
     ) -> RemoteInvitation:
         """Open an invitation: whoever shows that it knows the secret is let in. NotFound, Denied, Locked, Refused."""
         daemon = self._daemon
@@ -285,10 +337,15 @@ class Requests:
             raise Refused("That portal is one of 2016: let the device connect by fingerprint.")
         if self._nursery is None:
             raise Refused("This daemon is stopping.")
-        uri = RemoteUri(portal.name, daemon.snapshot.mesh, daemon.rng(remote.SECRET_BYTES))
+        where = portal.link.where
+        secret = daemon.rng(remote.SECRET_BYTES)
+        try:
+            uri = RemoteUri(portal.name, daemon.snapshot.mesh, secret, where.address, where.plain)
+        except FormatError:  # an address that means something on this machine only
+            uri = RemoteUri(portal.name, daemon.snapshot.mesh, secret, plain=where.plain)
         expires = daemon.now_ms() + int(min(ttl, MAX_TTL) * 1000)
         made = RemoteInvitation(daemon.rng(8).hex(), uri, role, grants, expires)
-        made.master_key = master_key
+        made.master_key, made.force = master_key, force
         self._invitations[made.id] = made
         for id in [id for id, one in self._invitations.items() if one.ended][:-KEPT]:
             del self._invitations[id]
@@ -329,8 +386,31 @@ class Requests:
         for one in await self._at(portal):
             device = one.request.device
             if remote.proves(one.request.block_token, made.uri.secret, self._daemon.snapshot.mesh, device.vid):
+                try:
+                    _check_sealed(one, made.role, made.force)
+                except MeshError as exc:
+                    await self._say_no(one)
+                    made.move("failed", exc)
+                    return
                 with trio.CancelScope(shield=True):
                     found = await self._admit(one, made.role, None, made.grants, made.master_key)
                     made.device = {"id": one.udf, "name": str(found["name"]), "fingerprint": one.udf}
                     made.move("admitted")
                 return
+
+
+def _check_sealed(one: Asking, role: Role, force: bool) -> None:
+    """Denied for an admin that says that it keeps its keys without a passphrase, unless that is insisted on."""
+    if role is Role.ADMIN and not force and remote.is_unsealed(one.request.block_token):
+        raise Denied(
+            "That device keeps its keys without a passphrase, and can't be an admin.",
+            hint="connect it anew with a passphrase, or insist with --force",
+        )
+
+
+def _time(text: str | None) -> str | None:
+    """A time that a portal tells, in the one spelling; None for what is none."""
+    try:
+        return None if text is None else payload.write_date(payload.read_date(text))
+    except FormatError:
+        return None
