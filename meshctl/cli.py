@@ -97,6 +97,7 @@ COMMANDS: dict[str, Row | dict[str, Row]] = {
         "refresh": ("recovery", "new shares in place of those that there are"),
         "revoke": ("recovery", "have no shares any more"),
         "restore": ("recovery_restore", "bring the mesh back to this device, from shares"),
+        "open-2016": ("recovery_2016", "the keys that shares of a mesh of 2016 bring back"),
     },
     "wipe": ("master", "delete this device's keys and everything it holds"),
     "version": ("version", "releases of meshctl and meshd"),

@@ -54,13 +54,13 @@ class Aside:
 # --- in ---------------------------------------------------------------------------------------------------------------
 
 
-def from_file(name: str) -> str:
-    """A file that holds one share; BadRequest."""
+def from_file(name: str, *, most: int = MAX_FILE) -> str:
+    """A file that holds one share, its first `most` characters; BadRequest."""
     try:
         with open(name, encoding="utf-8") as file:
-            content = file.read(MAX_FILE)
+            content = file.read(most)
     except UnicodeDecodeError:
-        raise BadRequest(f"{name} holds no share") from None
+        raise BadRequest(f"{name} is no text") from None
     except OSError as exc:
         raise BadRequest(f"{name}: {exc.strerror}") from None
     if not content.strip():
@@ -75,14 +75,14 @@ def typed(terminal: Terminal) -> str:
     terminal.styled("completes, a line with - takes the last word back, an empty line ends.\n")
     words: list[str] = []
     while len(words) < LENGTHS[1]:
-        line = _line(terminal, f"word {len(words) + 1}: ")
-        if line.strip() == "-":
+        typed_line = line(terminal, f"word {len(words) + 1}: ")
+        if typed_line.strip() == "-":
             terminal.styled(f"taken back: word {len(words)}" if words else "there is none")
             words = words[:-1]
             continue
-        if not line.strip():
+        if not typed_line.strip():
             break
-        for word in line.split():
+        for word in typed_line.split():
             found = _fitting(word)
             if len(found) != 1:
                 why = f"may be {', '.join(found[:6])}" if found else "is not in the list"
@@ -106,10 +106,10 @@ def corrected(terminal: Terminal, words: str, answer: Json) -> str:
             )
     if not misread or len(listed) not in LENGTHS:
         return ""
-    line = _line(terminal, "NUMBER WORD mends one, an empty line gives up: ").split()
-    if len(line) != 2 or not line[0].isdecimal() or not 1 <= int(line[0]) <= len(listed):
+    mend = line(terminal, "NUMBER WORD mends one, an empty line gives up: ").split()
+    if len(mend) != 2 or not mend[0].isdecimal() or not 1 <= int(mend[0]) <= len(listed):
         return ""
-    listed[int(line[0]) - 1] = line[1]
+    listed[int(mend[0]) - 1] = mend[1]
     return " ".join(listed)
 
 
@@ -120,7 +120,8 @@ def _fitting(word: str) -> list[str]:
     return [word] if word in WORDLIST else [one for one in WORDLIST if one.startswith(word)]
 
 
-def _line(terminal: Terminal, prompt: str) -> str:
+def line(terminal: Terminal, prompt: str) -> str:
+    """A line that somebody types, words of the list completed by Tab; empty at the end of input."""
     if terminal.stdin is not sys.stdin:
         return terminal.stdin.readline(1024)
     import readline
@@ -144,7 +145,7 @@ def show(terminal: Terminal, told: Json, about: Json) -> None:
         with Aside(terminal):
             terminal.styled(shown(page(told, share, about), keep="\n"))
             last = "the last one" if share is listed[-1] else "the next one follows"
-            _line(terminal, f"Write it down, then press Enter ({last}): ")
+            line(terminal, f"Write it down, then press Enter ({last}): ")
             if terminal.stdin is not sys.stdin and terminal.rich:
                 terminal.stdout.write("\n")
 

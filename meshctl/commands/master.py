@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from meshctl import passphrases
+from meshctl import files, passphrases
 from meshctl.answers import inner, number, records, text
 from meshctl.client import path
 from meshctl.commands.connect import join
@@ -111,11 +111,11 @@ def master_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def master_export(args: argparse.Namespace, session: Session) -> int:
-    _check_free(args.file)
+    files.check_free(args.file)
     told = session.client.post(
         path("master", "file"), {"master_passphrase": passphrases.master(args, session.terminal)}
     )
-    _write(args.file, text(told, "text"))
+    files.write_private(args.file, text(told, "text"))
     answer: dict[str, object] = {"file": args.file}
     return session.done(answer, f"{args.file} holds the sealed master key, which opens with the master passphrase")
 
@@ -126,10 +126,10 @@ def master_offline_arguments(parser: argparse.ArgumentParser) -> None:
 
 def master_offline(args: argparse.Namespace, session: Session) -> int:
     """The file is on disk, and was read again, before any device forgets the key."""
-    _check_free(args.file)
+    files.check_free(args.file)
     passphrase = passphrases.master(args, session.terminal)
     told = session.client.post(path("master", "file"), {"master_passphrase": passphrase})
-    _write(args.file, text(told, "text"))
+    files.write_private(args.file, text(told, "text"))
     try:
         body: dict[str, object] = {"text": passphrases.whole_file(args.file), "master_passphrase": passphrase}
         answer = session.client.post(path("master", "offline"), body)
@@ -158,28 +158,6 @@ def master_online(args: argparse.Namespace, session: Session) -> int:
 def _file_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument("file", metavar="FILE", help=f"{verb}; it holds the master key under the master passphrase")
     passphrases.master_arguments(parser)
-
-
-def _check_free(name: str) -> None:
-    if os.path.lexists(name):
-        raise BadRequest(f"{name} exists already", hint="name a new file")
-
-
-def _write(name: str, content: str) -> None:
-    """A new file, readable by its owner alone, durable when this returns."""
-    try:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        directory = os.open(os.path.dirname(os.path.abspath(name)), os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as exc:
-        raise BadRequest(f"{name} can't be written: {exc.strerror}") from None
 
 
 # --- wiping -----------------------------------------------------------------------------------------------------------

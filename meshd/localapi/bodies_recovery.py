@@ -9,7 +9,7 @@ from meshd.localapi.shapes import Shape, array, boolean, integer, nullable, reco
 
 FAULTS = ("length", "words", "checksum", "form", "duplicate", "other-set", "stale", "unknown", "altered")
 SOURCES = ("device", "portal", "peer")
-PLACES = ("found", "missing", "wrong", "unreached")
+PLACES = ("found", "missing", "wrong", "busy", "unreached")
 
 WORDS = text("the words of one share, or the page that holds them; never logged", least=1, most=65536, form="password")
 LABEL = text("for whom a share is", least=1, most=64)
@@ -152,3 +152,40 @@ RECOVERY = record(
     }
 )
 FORGOTTEN = record({"given": integer()})
+
+OPEN_2016_REQUEST = record(
+    {"shares": array(text("one share as its text says it; never logged", least=1, most=4096), least=1, most=256)},
+    {
+        "entry": text("the entry, or an answer or a log of 2016 that holds it", least=1, most=4 * 1024 * 1024),
+        "private": boolean("give the keys themselves too"),
+    },
+)
+KEY_2016 = record(
+    {
+        "use": text("the master signature key, or a master escrow key", enum=("master", "escrow")),
+        "fingerprint": ID,
+        "bits": integer("of the RSA modulus"),
+    },
+    {"private": text("PKCS#8, PEM; where it was asked for", most=16384)},
+)
+OPENED_2016 = record(
+    {
+        "entries": array(
+            record({"id": ID, "how": text(enum=("exact", "overflow", "xor"))}),
+            "what the shares name: one, or two where it can't be told how they were made",
+        ),
+        "notes": array(text(most=1024), "what was wrong, and was put right"),
+        "mesh": nullable(ID),
+        "keys": array(KEY_2016, "what is in the entry, where one was given"),
+        "profile": nullable(
+            record(
+                {
+                    "devices": integer("in the personal profile; 0 where there is only the master profile"),
+                    "escrow_named": boolean("every master escrow key that it names was recovered"),
+                },
+                about="the profile of the mesh, found beside the entry and verified",
+            )
+        ),
+    },
+    about="what shares of 2016 bring back; nothing is kept or changed",
+)

@@ -71,4 +71,14 @@ RECOVERY_ROUTES: tuple[Route, ...] = (
         r.DRILLED,
         r.DRILL_REQUEST,
     ),
+    Route(
+        "open-recovery-2016",
+        "POST",
+        "/v1/recovery/2016",
+        "What shares of 2016 bring back; needs no mesh and no network, and keeps nothing",
+        RUNNING,
+        r.OPENED_2016,
+        r.OPEN_2016_REQUEST,
+        most=6 * 1024 * 1024,
+    ),
 )

@@ -60,6 +60,7 @@ BODIES: dict[str, object] = {
     "check-share": {"words": "academic"},
     "drill-share": {"words": "academic"},
     "drill": {},
+    "open-recovery-2016": {"shares": ["EBUZV"]},
     "restore": {"shares": ["academic"], "master_passphrase": "m"},
     "close-portal": {},
     "verify-portal": {},

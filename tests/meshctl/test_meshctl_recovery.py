@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -139,3 +140,74 @@ async def test_a_share_is_typed_with_four_letters_and_mended(person: Person) -> 
     assert f"word 10 is {wrong}; perhaps {words[9]}?" in seen.out
     given_up = await person("recovery", "check-share", tty=True, stdin=typed.replace(f"10 {words[9]}\n", "\n"))
     assert given_up.code == ATTACK
+
+
+# --- shares of 2016 ---------------------------------------------------------------------------------------------------
+
+VECTORS_2016 = Path(__file__).parents[1] / "vectors" / "mesh2016"
+
+
+@pytest.fixture
+async def newcomer(home: Path, rng: Callable[[int], bytes]) -> AsyncIterator[Person]:
+    """In no mesh."""
+    async with running(home, rng) as device:
+        yield Person(device, home)
+
+
+def intended(home: Path) -> tuple[str, list[str], list[str]]:
+    """The file of an entry of 2016, its shares, and the fingerprints of its keys."""
+    vector = json.loads((VECTORS_2016 / "fresh-escrow-intended.json").read_text())["vectors"][0]
+    (home / "entry.json").write_text(json.dumps(vector["entry"]))
+    keys = json.loads(vector["plaintext"], strict=False)["EscrowedKeySet"]["PrivateKeys"]
+    return str(home / "entry.json"), vector["shares"], [key["kid"] for key in keys]
+
+
+async def test_shares_of_2016_give_the_old_master_keys_without_a_mesh(newcomer: Person) -> None:
+    entry, given, fingerprints = intended(newcomer.home)
+    held = secret_file(newcomer.home, "shares", f"# of 2016\n{given[0]}\n\n{given[2]}\n")
+    named = await newcomer("recovery", "open-2016", "--share-file", held)
+    assert (named.code, named.out) == (OK, "MDZQ6-P5LB5-J4TEQ-BEIPI-VYO63-EXFI7\n")
+    shown = await newcomer("recovery", "open-2016", "--share-file", held, "--entry", entry)
+    assert shown.code == OK
+    assert all(fingerprint in shown.out for fingerprint in fingerprints)
+    out = newcomer.home / "keys.pem"
+    wrote = await newcomer("recovery", "open-2016", "--share-file", held, "--entry", entry, "--out", str(out), "--json")
+    assert [key["fingerprint"] for key in wrote.json["keys"]] == fingerprints
+    assert wrote.json["files"] == [str(out)]
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert out.read_text().count("BEGIN PRIVATE KEY") == 2
+    assert "PRIVATE KEY" not in wrote.out + shown.out
+    again = await newcomer("recovery", "open-2016", "--share-file", held, "--entry", entry, "--out", str(out))
+    assert (again.code, "exists" in again.err) == (USAGE, True)
+
+
+async def test_shares_of_2016_are_typed_on_the_other_screen(newcomer: Person) -> None:
+    entry, given, fingerprints = intended(newcomer.home)
+    typed = f"{given[1].lower()}\n{given[0]}\n\n"
+    seen = await newcomer("recovery", "open-2016", "--entry", entry, tty=True, stdin=typed)
+    assert (seen.code, fingerprints[0] in seen.out) == (OK, True)
+    assert given[0] not in seen.out.rpartition("\x1b[?1049l")[2]
+
+
+async def test_what_is_wrong_with_shares_of_2016_is_named(newcomer: Person) -> None:
+    entry, given, _ = intended(newcomer.home)
+    (newcomer.home / "empty.json").write_text("{}")
+    capture = json.loads((VECTORS_2016 / "captures" / "reference-mar2016.json").read_text())
+    (newcomer.home / "mesh.jlog").write_text(capture["mesh_jlog"])
+    at = 20
+    wrong = given[1][:at] + ("A" if given[1][at] != "A" else "B") + given[1][at + 1 :]
+    tried = {
+        "1 more": (given[:1], entry),
+        "Share 2: Group 1 has 4 letters": ([given[0], given[1][1:]], entry),
+        "One letter is wrong": ([given[0], wrong], entry),
+        "not for this entry": (given[:2], str(newcomer.home / "mesh.jlog")),
+        "threw away": (capture["escrow_shares"][:2], str(newcomer.home / "mesh.jlog")),
+        "no recovery entry": (given[:2], str(newcomer.home / "empty.json")),
+    }
+    for told, (lines, file) in tried.items():
+        held = secret_file(newcomer.home, "shares", "\n".join(lines))
+        seen = await newcomer("recovery", "open-2016", "--share-file", held, "--entry", file)
+        assert told in seen.err
+        assert seen.code == (OK if told == "One letter is wrong" else ERROR)
+    assert (await newcomer("recovery", "open-2016", "--share-file", entry, "--out", "x")).code == USAGE
+    assert (await newcomer("recovery", "open-2016")).code == USAGE
