@@ -219,6 +219,12 @@ def dialect_of(hello: HelloResponse) -> Dialect:
     return Dialect.PLAIN
 
 
+def uris_of(hello: HelloResponse) -> list[str]:
+    """Where a portal wants to be asked, the best first: what the version that will be spoken says, else the other."""
+    ours = [one for one in hello.alternates or () if one.major == 0 and (one.minor or 0) >= FIRST_MINOR]
+    return next((list(one.uri) for one in (*ours, hello.version) if one is not None and one.uri), [])
+
+
 def succeeded(response: Response, http_status: int = 200) -> bool:
     """Did the portal do it? A body without Status (Connect…, January's oldest) leaves it to HTTP."""
     if isinstance(response, MeshResponse) and response.status is not None:

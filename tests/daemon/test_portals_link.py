@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import secrets
 import time
@@ -30,7 +31,7 @@ from meshd.portal.messages import (
     HelloRequest,
     HelloResponse,
 )
-from meshd.portal.structures import KeyValue
+from meshd.portal.structures import KeyValue, Version
 
 ACCOUNT = "alice@example.net"
 HELLO = {"HelloResponse": {"Status": 201, "Version": {"Major": 0, "Minor": 7}}}
@@ -117,6 +118,64 @@ async def test_when_nothing_answers_it_is_looked_up_again() -> None:
         with pytest.raises(NetworkError):
             await found.hello()
     assert len(asked) == 2
+
+
+def saying(portal: HttpPortal, *uris: str) -> None:
+    """It says in its Hello where it wants to be asked."""
+    portal.memory.policy = dataclasses.replace(portal.memory.policy, uris=uris)
+
+
+async def test_a_portal_is_asked_where_its_hello_says_from_then_on() -> None:
+    async with running(honest()) as portal:
+        saying(portal, "http://better.example:8080/.well-known/mmm/", "http://spare.example/")
+        found = link(portal)
+        for _ in range(2):
+            await found.hello()
+        assert portal.dialled == ["example.net:80", "better.example:8080"]
+        assert not found.moved  # it is asked again after a restart
+        saying(portal, "http://example.net/.well-known/mmm/")
+        await found.hello()
+        assert portal.dialled == ["example.net:80", "better.example:8080"]  # the connection was kept
+
+
+async def test_what_a_hello_names_and_can_t_be_used_is_left_aside() -> None:
+    for uri in (
+        "http://dead.example/",
+        "ftp://example.net/",
+        "http://u@example.net/",
+        "http://x.example/elsewhere",
+        "::",
+    ):
+        async with running(honest()) as portal:
+            saying(portal, uri)
+
+            async def dial(address: str, portal: HttpPortal = portal) -> trio.abc.Stream:
+                if address.startswith("dead."):
+                    raise NetworkError(f"{address} can't be reached")
+                return await portal.dial(address)
+
+            found = link(portal, dial=dial)
+            await found.hello()
+            assert (found.dialect, portal.dialled) == (Dialect.OURS, ["example.net:80"])
+
+
+async def test_hellos_that_name_ever_new_places_are_not_followed_for_ever() -> None:
+    async with running(honest()) as portal:
+
+        async def dial(address: str) -> trio.abc.Stream:
+            saying(portal, f"http://x{len(portal.dialled)}.example/")
+            return await portal.dial(address)
+
+        found = link(portal, dial=dial)
+        await found.hello()
+        assert (found.dialect, len(portal.dialled)) == (Dialect.OURS, 4)
+
+
+async def test_a_hello_never_leads_out_of_encryption() -> None:
+    portal = honest()
+    saying(portal, "http://plain.example/")
+    hello = HelloResponse(version=Version(uri=["http://plain.example/", "https://safe.example/"]))
+    assert [one.text for one in link(portal, plain=False)._named(hello)] == ["safe.example:443"]
 
 
 def moved(status: int, uri: str, *, header: bool) -> Response:

@@ -98,6 +98,7 @@ class Link:
         self._rng = rng
         self._skew = 0
         self._places: list[Place] = []
+        self._stated: list[Place] = []  # by its Hello
         self._detour: Place | None = None  # a 307: for one transaction
 
     async def ask(
@@ -143,9 +144,38 @@ class Link:
             return response, status, answer.status
 
     async def hello(self) -> HelloResponse:
-        """Ask what it speaks; it decides what is sent from then on."""
+        """Ask what it speaks, where it wants to be asked; that decides what is sent from then on, and where to.
+
+        A place that it names is asked in its turn, at most three. One that can't be reached, or is no portal, is left
+        aside: this one goes on."""
         found = await self.ask("Hello", HelloRequest(), HelloResponse, signed=False)
+        for _ in range(MAX_REDIRECTS):
+            at, named = self._places[0], self._named(found)
+            if not named or any(one.text == at.text and one.secure == at.secure for one in named):
+                break
+            self._stated = named
+            self._places = [*named, *(one for one in self._places if one not in named)]
+            try:
+                found = await self.ask("Hello", HelloRequest(), HelloResponse, signed=False)
+            except MeshError:
+                self._stated = []
+                self._places = [at, *(one for one in self._places if one not in (at, *named))]
+                break
+            if self._places[0] == at:
+                break
         self.dialect = codec.dialect_of(found)
+        return found
+
+    def _named(self, hello: HelloResponse) -> list[Place]:
+        """The places of the URIs in its Hello, as far as they are any that we may go to."""
+        found: list[Place] = []
+        for uri in codec.uris_of(hello)[:MAX_REDIRECTS]:
+            try:
+                place = self._uri(uri)
+            except RemoteProtocolError:  # without encryption
+                continue
+            if place is not None and place not in found:
+                found.append(place)
         return found
 
     def forget_place(self) -> None:
@@ -230,7 +260,7 @@ class Link:
             targets = await self._services.targets(domain)
             found = [Place(host, port, secure, domain) for host, port in targets]
             found = found or [Place(domain, 443 if secure else 80, secure, domain)]
-        self._places = ([moved] if moved is not None else []) + found
+        self._places = list(dict.fromkeys([*([moved] if moved is not None else []), *self._stated, *found]))
         return list(self._places)
 
     def _prefer(self, place: Place) -> None:
