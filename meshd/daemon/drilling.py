@@ -18,6 +18,7 @@ from meshd.daemon import authoring, exposure, recovering, recovery_door
 from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon
 from meshd.daemon.pen import Pen
+from meshd.daemon.portals.link import Overloaded
 from meshd.daemon.portals.state import Portal
 from meshd.errors import DecryptError, FormatError, MeshError, NotFound
 from meshd.net.lan import Network
@@ -35,8 +36,7 @@ PEER_SECONDS = 15.0  # for one address of another device
 MOST_ADDRESSES = 4
 
 # What came of a place.
-FOUND, MISSING, WRONG, UNREACHED = "found", "missing", "wrong", "unreached"
-PLACES = (FOUND, MISSING, WRONG, UNREACHED)
+FOUND, MISSING, WRONG, BUSY, UNREACHED = "found", "missing", "wrong", "busy", "unreached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Found:
     @property
     def success(self) -> bool:
         """The keys fit, every vault opens, this device holds the entry, and nobody who answered lacks it."""
-        asked = [source for source in self.sources if source.what != UNREACHED]
+        asked = [source for source in self.sources if source.what not in (BUSY, UNREACHED)]
         return (
             self.keys_fit
             and all(one.opens for one in self.vaults)
@@ -156,6 +156,8 @@ async def _from_portal(portal: Portal, name: str, expected: bytes, key: bytes) -
         parsed = None
     except FormatError:
         return Source("portal", portal.name, WRONG, "what it gives can't be read"), None
+    except Overloaded:
+        return Source("portal", portal.name, BUSY, "it was asked too often; try again later"), None
     except (MeshError, trio.TooSlowError):
         return Source("portal", portal.name, UNREACHED, "it can't be asked now"), None
     return _judge("portal", portal.name, parsed, expected, key)
@@ -175,28 +177,40 @@ async def _from_peer(
         given.append(raw)
         raise _Enough
 
+    what, why = UNREACHED, ""
     if network is not None:
-        await _fetch(daemon, network, peer, name, take)
+        what, why = await _fetch(daemon, network, peer, name, take)
     if given:
         try:
             return _judge("peer", peer.name, version.parse(given[0]), expected, key)
         except FormatError:
             return Source("peer", peer.name, WRONG, "what it gives can't be read"), None
-    if peer.connected and peer.addresses and network is not None:
+    if what == MISSING and peer.connected:
         return Source("peer", peer.name, MISSING, "it is connected, and does not give the entry"), None
+    if what == BUSY:
+        return Source("peer", peer.name, BUSY, why), None
     held = "by what it acknowledged it has the entry" if peer.holds else "it is not known to have the entry"
     return Source("peer", peer.name, UNREACHED, f"it can't be asked now; {held}"), None
 
 
-async def _fetch(daemon: Daemon, network: Network, peer: Peer, name: str, take: Callable[[bytes], SigningKey]) -> None:
+async def _fetch(
+    daemon: Daemon, network: Network, peer: Peer, name: str, take: Callable[[bytes], SigningKey]
+) -> tuple[str, str]:
+    """What came of its addresses, and why; where `take` got something that decides."""
+    what, why = UNREACHED, ""
     for address in peer.addresses[:MOST_ADDRESSES]:
         try:
             with trio.move_on_after(PEER_SECONDS):
                 await recovery_door.fetch(network, address, name, daemon.rng, take)
         except _Enough:
-            return
+            break
+        except recovery_door.Busy as exc:
+            return BUSY, str(exc)
+        except recovery_door.NotHeld:
+            what = MISSING
         except (MeshError, OSError):
             continue
+    return what, why
 
 
 def _keys_fault(pen: Pen, escrowed: Escrowed) -> str:

@@ -14,6 +14,8 @@ mode 2; docs/adr/0021). Profiles are all that is served and taken, and what is t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import trio
 
 from meshd.daemon.context import Daemon
@@ -23,20 +25,27 @@ from meshd.net import streams
 from meshd.profile.claim import Kind
 from meshd.store import versions
 from meshd.sync import messages
-from meshd.sync.frames import FrameReader
+from meshd.sync.frames import MAX_FRAME, FrameReader
 from meshd.sync.messages import Close, CloseCode, HelloInfo, Message, Profiles
 
 MAX_BYTES = 16 * 1024 * 1024  # of profiles in one introduction
 SECONDS = 60.0
 
 
-class Frames:
-    """Whole frames from a stream."""
+@dataclass(slots=True)
+class Room:
+    """How many bytes may still come, over one stream or several."""
 
-    def __init__(self, stream: trio.abc.Stream) -> None:
+    left: int
+
+
+class Frames:
+    """Whole frames from a stream, of any length that a profile may have."""
+
+    def __init__(self, stream: trio.abc.Stream, room: Room | None = None) -> None:
         self._stream = stream
-        self._reader = FrameReader()
-        self._taken = 0
+        self._room = room or Room(MAX_BYTES)
+        self._reader = FrameReader(MAX_FRAME)
 
     async def next(self) -> Message | None:
         while True:
@@ -49,13 +58,10 @@ class Frames:
                 data = bytes(await self._stream.receive_some(65536))
             except streams.STREAM_ERRORS as exc:
                 raise streams.stream_error(exc) from exc
-            self._taken += len(data)
-            if self._taken > MAX_BYTES:
-                raise RemoteProtocolError("an introduction that does not end")
+            self._room.left -= len(data)
+            if self._room.left < 0:
+                raise RemoteProtocolError("the other device gives profiles without end")
             self._reader.receive_data(data)
-
-    def allow_long(self) -> None:
-        self._reader.limit = MAX_BYTES
 
 
 async def receive(daemon: Daemon, stream: trio.abc.Stream) -> None:
@@ -63,7 +69,6 @@ async def receive(daemon: Daemon, stream: trio.abc.Stream) -> None:
     with _in_time():
         await streams.send(stream, messages.encode(_hello(daemon)))
         frames = Frames(stream)
-        frames.allow_long()
         caller = await frames.next()
         if not isinstance(caller, HelloInfo):
             raise RemoteProtocolError("the other device did not say which profiles it holds")
@@ -77,7 +82,6 @@ async def hand_over(daemon: Daemon, stream: trio.abc.Stream) -> int:
     """The client's side: show what the server lacks, and take what it shows; returns how many profiles were shown."""
     with _in_time():
         frames = Frames(stream)
-        frames.allow_long()
         server = await frames.next()
         if not isinstance(server, HelloInfo):
             raise RemoteProtocolError("the other device did not say which profiles it holds")

@@ -25,6 +25,7 @@ from meshd.daemon import membership, pairing_wire, recovery_door, rotation, snap
 from meshd.daemon import newcomer as newcomers
 from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon
+from meshd.daemon.introduction import Room
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.names import moved_past
 from meshd.daemon.pen import Pen
@@ -37,6 +38,7 @@ from meshd.errors import (
     MeshError,
     NotFound,
     Refused,
+    RemoteProtocolError,
     TrustError,
 )
 from meshd.net.discovery import SYNC_TYPE, Seen
@@ -114,7 +116,8 @@ async def from_lan(network: Network, key: bytes, rng: Rng, address: str = "") ->
     identifier = shares.identifier(key)
     opened: list[tuple[Version, Escrowed]] = []
     given: list[recovery_door.Given] = []
-    failures: list[str] = []
+    telling: list[MeshError] = []  # of those who do hold the entry
+    room = Room(recovery_door.MAX_BYTES)
 
     def open_entry(raw: bytes) -> SigningKey:
         opened.append(_opened(raw, key))
@@ -122,14 +125,18 @@ async def from_lan(network: Network, key: bytes, rng: Rng, address: str = "") ->
 
     async def ask(where: str) -> None:
         try:
-            given.append(await recovery_door.fetch(network, where, identifier, rng, open_entry))
-        except (MeshError, OSError, trio.BrokenResourceError, trio.ClosedResourceError) as exc:
-            failures.append(str(exc))
+            given.append(await recovery_door.fetch(network, where, identifier, rng, open_entry, room))
+        except (recovery_door.Busy, RemoteProtocolError) as exc:
+            telling.append(exc)
+        except (MeshError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it is no device of this mesh, or does not hold the entry
 
     if address:
         await ask(address)
     else:
         await _everybody(network, ask, given)
+    if telling and not given:
+        raise telling[0]
     if not given:
         what = f"Nobody {'at ' + address if address else 'on this network'} gave the recovery entry of these shares."
         raise NotFound(

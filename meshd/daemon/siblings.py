@@ -165,8 +165,15 @@ class Siblings:
             given = await streams.receive_exactly(stream, knock.ANSWER_SIZE)
         if scope.cancelled_caught:
             raise NetworkError("no knock came in time")
-        doors = recovery_door.doors(self._daemon)
-        mode, fitting = knock.check(given, challenge, tier1.discovery, [key for key, _ in doors])
+        doors, source = recovery_door.doors(self._daemon), address.rpartition(":")[0]
+        if given[0] == knock.Mode.RECOVERY:
+            self._door.knocks(source)
+        try:
+            mode, fitting = knock.check(given, challenge, tier1.discovery, [key for key, _ in doors])
+        except Refused:
+            if given[0] == knock.Mode.RECOVERY:
+                self._door.missed(source)
+            raise
         contexts = self._pins.contexts()
         if mode is knock.Mode.SYNC:
             secured = await tls.wrap_server(stream, contexts.server)
@@ -183,7 +190,8 @@ class Siblings:
         else:
             certificate = certs.device_certificate(tier1.dak)
             trust = tls.recovery_server_context(certificate, certs.private_pem(tier1.dak))
-            await self._door.serve(await tls.wrap_server(stream, trust), certificate, doors[fitting][1])
+            secured = await tls.wrap_server(stream, trust)
+            await self._door.serve(secured, certificate, doors[fitting][1], source)
 
     # --- calling ------------------------------------------------------------------------------------------------------
 

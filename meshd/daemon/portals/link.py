@@ -60,7 +60,8 @@ _UNSHOWN = re.compile(r"[^\x20-\x7e\xa1-\u024f]")
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """How a portal is reached. `address` as a person gave it, `plain` without TLS, `moved` as the portal said."""
+    """How a portal is reached. `address` as a person gave it, `plain` without TLS, `moved` as the portal said. Another
+    portal asks under an account without a name."""
 
     account: AccountName
     address: str = ""
@@ -70,6 +71,10 @@ class Where:
 
 class PageLost(NotFound):
     """The portal does not know how far it was followed."""
+
+
+class Overloaded(NetworkError):
+    """The portal has too much to do, or was asked too often from here."""
 
 
 class Link:
@@ -85,8 +90,10 @@ class Link:
         spare: Callable[[], SigningKey | None] = lambda: None,
         now: Callable[[], int],
         rng: Rng,
+        tag: str = httpsig.TAG_REQUEST,
     ) -> None:
         self.where = where
+        self._tag = tag
         self.dialect: Dialect | None = None  # until it was asked
         self.moved = ""  # said in this run; to be remembered
         self._http = http
@@ -192,7 +199,7 @@ class Link:
         listed = {"Content-Type": "application/json;charset=UTF-8", "Cache-Control": "no-store"}
         if ours:
             listed["Mesh-Extensions"] = _EXTENSIONS
-            if signed and transaction not in ("CreateAccount", "ConnectStart"):
+            if signed and self.where.account.name and transaction not in ("CreateAccount", "ConnectStart"):
                 listed["Mesh-Account"] = str(self.where.account)
             if wait:
                 listed["Prefer"] = f"wait={wait}"
@@ -226,7 +233,7 @@ class Link:
         covered = {name.lower(): value for name, value in listed.items()}
         message = Signable("POST", place.authority, headers.PATH, covered)
         nonce = self._rng(httpsig.NONCE_BYTES)
-        return httpsig.sign(message, body, key, now=self._now() + self._skew, nonce=nonce)
+        return httpsig.sign(message, body, key, now=self._now() + self._skew, nonce=nonce, tag=self._tag)
 
     def _read(self, transaction: str, answer: HttpAnswer) -> tuple[Response, int]:
         """The response and its status; RemoteProtocolError for what no portal says."""
@@ -347,7 +354,9 @@ def refusal(status: int, response: Response) -> MeshError:
             return Denied(sentence)
         case Status.SUSPENDED:
             return Denied("The account is suspended: the portal takes nothing new.", hint="ask who runs the portal")
-        case Status.OVERLOAD | Status.INTERNAL | 429:
+        case Status.OVERLOAD | 429:
+            return Overloaded(sentence)
+        case Status.INTERNAL:
             return NetworkError(sentence)
     if status in (502, 504):
         return NetworkError(f"the portal can't answer now (HTTP {status})")
