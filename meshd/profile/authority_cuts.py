@@ -59,8 +59,12 @@ class Chains:
         self._reach: dict[str, dict[Tips, _Reach]] = {}
 
     def holds(self, signer: str, tips: Tips, vid: bytes) -> bool:
-        """Is `vid` on `signer`'s chain up to `tips`? What is not known of that signer is not."""
-        return bool(tips) and vid in self._reached(signer, tips).inside
+        """Is `vid` on `signer`'s chain up to `tips`, for a version of his that is here, stored yet or not? What nothing
+        that is known of that signer leads to is not."""
+        if not tips:
+            return False
+        reach = self._reached(signer, tips)
+        return vid in reach.inside or vid in reach.missing
 
     def incomplete(self, signer: str, tips: Tips) -> bool:
         """Has something of `signer`'s chain up to `tips` not come yet?"""
@@ -126,12 +130,26 @@ class Cuts:
 
     def outside_removal(self, signer: str, vid: bytes) -> bool:
         """Is a version beyond a removal of its signer? Signing in knowledge of it never exempts."""
+        for each in self._binding(signer):
+            for tips in each:
+                if self._chains.holds(signer, tips, vid):
+                    break
+            else:
+                return True
+        return False
+
+    def removes(self, signer: str) -> bool:
+        """Does a removal of `signer` stand?"""
+        return bool(self._binding(signer))
+
+    def _binding(self, signer: str) -> list[list[Tips]]:
+        """The removals of `signer` that count, each with its tips."""
         if (signer, SCOPE_REMOVED) not in self._cuts:
-            return False
+            return []
         binding = self._removals.get(signer)
         if binding is None:
             binding = self._removals[signer] = self._newest(signer)
-        return not all(any(self._chains.holds(signer, tips, vid) for tips in each) for each in binding)
+        return binding
 
     def incomplete(self, signer: str) -> bool:
         """Does a removal of `signer`, or a cut of his being admin, name what has not come yet?"""

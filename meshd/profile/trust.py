@@ -137,8 +137,8 @@ class Authority(AuthorityViews):
         """A version or row of `signer`'s chain has been stored, in whatever state.
 
         Where a cut's tips reach it and had not reached it before, `versions` names it and what it connects: those
-        are to be judged again. Profiles among them are judged here. Nearly always nothing follows, and that costs
-        one look-up."""
+        are to be judged again, but for the version itself, if `may_write` was asked of it just before. Profiles among
+        them are judged here. Nearly always nothing follows, and that costs one look-up."""
         found = self._chains.joined(signer, vid, q)
         if not found:
             return _UNCHANGED
@@ -150,6 +150,15 @@ class Authority(AuthorityViews):
         """Does some cut name `signer`? Then a link of its chain may change what was judged before. Where that was done
         by an `Authority` before this one, in another process, `joined` does not know it: judge all by `signer` once."""
         return signer in self._cut
+
+    def left_standing(self, signer: str, vid: bytes) -> bool:
+        """Does a removal of `signer` stand that leaves his version `vid` on the near side? What is there is finite."""
+        if signer not in self._cut:
+            return False
+        both = (self._master_cuts, self._profiles.cuts)
+        return any(cuts.removes(signer) for cuts in both) and not any(
+            cuts.outside_removal(signer, vid) for cuts in both
+        )
 
     def cuts_are_whole(self) -> bool:
         """Has everything come that the standing removals leave standing? Then nothing that is still to come by who was

@@ -2,8 +2,8 @@
 
 What such a device signs beyond its cut is quarantined, and what it says of itself is a valid device profile, so it
 could hand in both for ever. Its rows are counted from the store, once a batch. Beyond the bounds nothing more of it is
-taken in or asked for again; the caller counts what was turned away. While a cut names what has not come yet nothing is
-turned away: until the chain is whole, what stands and what does not look alike.
+taken in or asked for again; the caller counts what was turned away. What a cut leaves standing is never turned away,
+and while a cut names what has not come yet nothing is: until the chain is whole, the two look alike.
 """
 
 from __future__ import annotations
@@ -28,12 +28,18 @@ class Aside:
         self._members.clear()
         self._kept.clear()
 
-    def takes(self, connection: sqlite3.Connection, authority: Authority, signer: str, size: int) -> bool:
-        """Is there room for so many bytes more by `signer`? Always, if it is a device or an admin."""
+    def takes(self, connection: sqlite3.Connection, authority: Authority, signer: str, vid: bytes, size: int) -> bool:
+        """Is there room for so many bytes more by `signer`, his version `vid`? Always, if it is a device or an
+        admin."""
         if signer in self._members:
             return True
         if signer in authority.devices() or signer in authority.admins():
             self._members.add(signer)
+            return True
+        if authority.left_standing(signer, vid):
+            return True
+        if not authority.cuts_are_whole():
+            self._kept.clear()  # it goes uncounted: who is turned away later is so by what the store holds then
             return True
         each, all_ = self._grown(connection, signer, size), self._grown(connection, "", size)
         limits = self._limits
@@ -43,7 +49,7 @@ class Aside:
             and all_[0] <= limits.aside_all
             and all_[1] <= limits.aside_all_bytes
         )
-        if not fits and authority.cuts_are_whole():
+        if not fits:
             return False
         self._kept[signer], self._kept[""] = each, all_
         return True

@@ -86,7 +86,7 @@ class Replica(Memory):
             outcome.strangers.append(claim.vid)
             return
         elif claim.signer != self.mesh and not self._aside.takes(
-            connection, self.authority, claim.signer, len(item.raw)
+            connection, self.authority, claim.signer, claim.vid, len(item.raw)
         ):
             outcome.turned_away.append(claim.signer)
             return
@@ -325,7 +325,9 @@ class Replica(Memory):
             # it.
             self._followed.add(claim.signer)
             self._judge_again(connection, versions.judged(connection, claim.signer), outcome)
-        if change.flips or change.versions or change.signers or change.everything:
+        # The version itself was judged a moment ago, as the link that it is.
+        others = change.versions and change.versions != (claim.vid,)
+        if change.flips or others or change.signers or change.everything:
             self._follow(connection, change, outcome)
 
     def _miscounted(self, connection: sqlite3.Connection, vid: bytes, outcome: Outcome) -> None:
@@ -339,17 +341,12 @@ class Replica(Memory):
         self._misfit(connection, vid, _MISCOUNTED, final=True)
         outcome.rejected.append((vid, _MISCOUNTED))
         if row.state is State.APPLIED:
-            self._set_state(connection, row, State.QUARANTINED)
+            versions.set_state(connection, vid, State.QUARANTINED)
             versions.recompute_heads(connection, row.kind, row.identifier)
             outcome.entries.add((row.kind, row.identifier))
             if row.kind == Kind.DEVICE:
                 self._devices.pop(row.identifier, None)
                 outcome.profiles = True
-            self.memo.clear()
-
-    def _set_state(self, connection: sqlite3.Connection, row: versions.Row, state: State) -> None:
-        versions.set_state(connection, row.vid, state)
-        if row.kind == Kind.CONTAINER:
             self.memo.clear()
 
     def _follow(self, connection: sqlite3.Connection, change: Change, outcome: Outcome) -> None:
@@ -371,18 +368,18 @@ class Replica(Memory):
         self._judge_again(connection, versions.some(connection, change.versions), outcome)
 
     def _judge_again(self, connection: sqlite3.Connection, rows: Iterable[versions.Row], outcome: Outcome) -> None:
-        touched: set[tuple[int, str]] = set()
+        moved: list[tuple[versions.Row, State]] = []
         for row in rows:
             if row.state is State.PENDING or row.kind not in (Kind.CONTAINER, Kind.ITEM) or row.vid in self._misfits:
                 continue
             state = State.APPLIED if self.authority.may_write(row.claim()) else State.QUARANTINED
             if state is not row.state:
-                self._set_state(connection, row, state)
+                moved.append((row, state))
                 outcome.note(row.vid, state)
-                touched.add((row.kind, row.identifier))
-        for entry in touched:
-            versions.recompute_heads(connection, *entry)
-        outcome.entries |= touched
+                outcome.entries.add((row.kind, row.identifier))
+        if any(row.kind == Kind.CONTAINER for row, _ in moved):
+            self.memo.clear()
+        versions.set_states(connection, moved)
 
     # --- what this device writes --------------------------------------------------------------------------------------
 

@@ -34,6 +34,10 @@ class Row:
     state: State
     token: str
 
+    @property
+    def entry(self) -> tuple[int, str]:
+        return self.kind, self.identifier
+
     def claim(self) -> Claim:
         """The claim of a container or item row: enough for `may_write`."""
         return Claim(self.vid, Kind(self.kind), self.identifier, self.signer, links.parse(self.token))
@@ -206,6 +210,41 @@ def set_state(connection: sqlite3.Connection, vid: bytes, state: State) -> None:
     connection.execute("UPDATE versions SET state = ? WHERE vid = ?", (int(state), vid))
 
 
+def set_states(connection: sqlite3.Connection, moved: Sequence[tuple[Row, State]]) -> None:
+    """Give these rows other states, and their entries the heads that follow.
+
+    Most of many are alone in their entry, and each of those is one write: its state says whether it is the head."""
+    if len(moved) < 2:
+        shared = {row.entry for row, _ in moved}
+    else:
+        shared = _shared(connection, sorted({row.entry for row, _ in moved}))
+    in_order = sorted(moved, key=lambda one: one[0].seq)  # so that each page is written once
+    alone = [(int(state), int(state is State.APPLIED), row.seq) for row, state in in_order if row.entry not in shared]
+    connection.executemany("UPDATE versions SET state = ?, head = ? WHERE seq = ?", alone)
+    for row, state in in_order:
+        if row.entry in shared:
+            set_state(connection, row.vid, state)
+    for entry in shared:
+        recompute_heads(connection, *entry)
+
+
+def _shared(connection: sqlite3.Connection, entries: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Those of `entries` that hold more than one version."""
+    found: set[tuple[int, str]] = set()
+    for kind in {kind for kind, _ in entries}:
+        names = [identifier for one, identifier in entries if one == kind]
+        for start in range(0, len(names), 500):
+            part = names[start : start + 500]
+            marks = ",".join("?" * len(part))
+            rows = connection.execute(
+                f"SELECT identifier FROM versions WHERE kind = ? AND identifier IN ({marks})"  # noqa: S608  (only ?, ?, …)
+                " GROUP BY identifier HAVING count(*) > 1",
+                (kind, *part),
+            )
+            found.update((kind, row[0]) for row in rows)
+    return found
+
+
 def add_edges(connection: sqlite3.Connection, child: bytes, parents: Iterable[bytes]) -> None:
     connection.executemany("INSERT OR IGNORE INTO edges VALUES (?, ?)", [(parent, child) for parent in parents])
 
@@ -238,7 +277,7 @@ def recompute_heads(connection: sqlite3.Connection, kind: int, identifier: str) 
     ).fetchall()
     states = {vid: state for vid, state, _ in rows}
     children: dict[bytes, list[bytes]] = {}
-    if len(rows) > 1:  # what is alone has nobody after it; thousands of such are judged again when a chain connects
+    if len(rows) > 1:  # what is alone has nobody after it
         for vid in states:
             for (child,) in connection.execute("SELECT child FROM edges WHERE parent = ?", (vid,)):
                 children.setdefault(vid, []).append(child)

@@ -636,7 +636,7 @@ def named(node: ast.expr) -> str:
 def test_the_replica_alone_inserts_and_judges_versions() -> None:
     """`versions.insert`, what changes a state or a head, and every SQL that does: in the replica or nowhere."""
     doors = {
-        "insert", "set_state", "add_edges", "replace_heads", "recompute_heads", "set_misfit", "clear_misfit",
+        "insert", "set_state", "set_states", "add_edges", "replace_heads", "recompute_heads", "set_misfit", "clear_misfit",
     }  # fmt: skip
     for path in MESHD.rglob("*.py"):
         where = path.relative_to(MESHD).as_posix()
@@ -656,10 +656,10 @@ def test_the_replica_alone_inserts_and_judges_versions() -> None:
 def test_the_question_is_asked_wherever_a_container_or_item_gets_a_state() -> None:
     tree = ast.parse((MESHD / "store" / "replica.py").read_text())
     functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    setters = {name for name, node in functions.items() if calls(node) & {"insert", "set_state"}}
+    setters = {name for name, node in functions.items() if calls(node) & {"insert", "set_state", "set_states"}}
     # `_insert` writes what `_admit` decided; `_park` writes PENDING; `_follow` writes what authority says of profiles;
-    # `_set_state` is told by `_judge_again`, and by what can only take a state away.
-    assert setters == {"_insert", "_park", "_follow", "_set_state"}
+    # `_judge_again` asks; `_miscounted` can only take a state away.
+    assert setters == {"_insert", "_park", "_follow", "_judge_again", "_miscounted"}
     asks = {
         name
         for name, node in functions.items()
