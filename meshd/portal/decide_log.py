@@ -6,9 +6,9 @@ may ask, and the shape of the answer. A portal without a checkpoint says so by l
 
 from __future__ import annotations
 
-from meshd.portal import rights
-from meshd.portal.checked import LogStatus, Transfer
-from meshd.portal.outcomes import Context, Decision
+from meshd.portal import codec, rights
+from meshd.portal.checked import Checked, Get, Hello, LogStatus, Transfer
+from meshd.portal.outcomes import Context, Decision, Refuse
 from meshd.portal.reasons import Reason
 from meshd.portal.statuses import Status
 from meshd.portal.structures import Binary
@@ -59,6 +59,15 @@ def transfer(checked: Transfer, context: Context, view: View) -> Decision:
         checkpoint=page.checkpoint,
         page_proof=[Binary(one) for one in page.proof],
     )
+
+
+def elsewhere(transaction: str, checked: Checked, uri: str) -> Refuse | None:
+    """A mirror shows what the log holds. All else is its portal's, at this URI: what is written, and whatever needs an
+    account, of which the log says nothing. None: it can be answered here."""
+    if isinstance(checked, Hello | LogStatus | Transfer) or (isinstance(checked, Get) and checked.account is None):
+        return None
+    moved = Status.REDIRECT_TEMPORARY
+    return Refuse(moved, codec.failure(transaction, moved, uri), uri)
 
 
 def _date(seconds: int | None) -> str | None:

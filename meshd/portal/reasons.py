@@ -35,6 +35,7 @@ class Reason(enum.Enum):
     QUOTA = "quota"
     BUSY = "busy"
     BEHIND = "behind"
+    FILLING = "filling"
     WAITING = "waiting"
     COMPAT = "compat"
     PAGE_KEY = "page-key"
@@ -130,6 +131,11 @@ _TEXTS: dict[Reason, tuple[str, str, str]] = {
         "Too many requests: try again later",
         "Zu viele Anfragen: später noch einmal versuchen",
         "Trop de demandes : réessayez plus tard",
+    ),
+    Reason.FILLING: (
+        "This mirror does not hold the whole log yet; come again later",
+        "Dieser Spiegel hat noch nicht das ganze Protokoll; bitte später wiederkommen",
+        "Ce miroir ne contient pas encore tout le journal ; revenez plus tard",
     ),
     Reason.BEHIND: (
         "This portal was restored from an old copy and takes nothing new until its operator has decided how to go on",

@@ -29,6 +29,7 @@ from meshd.daemon.portal.config import Config
 from meshd.daemon.portal.http import Limits, Server
 from meshd.daemon.portal.limits import Buckets
 from meshd.daemon.portal.metrics import Metrics
+from meshd.daemon.portal.mirror import Mirror
 from meshd.daemon.portal.sequencer import Sequencer
 from meshd.daemon.portal.service import Service
 from meshd.daemon.portal.tls import Certificate
@@ -59,6 +60,7 @@ class Portal:
         *,
         fault: Callable[[str], None] | None = None,
         trust: ssl.SSLContext | None = None,
+        mirror: Callable[[Sequencer, HttpClient], Mirror] | None = None,
     ) -> None:
         self.config = config
         self.directory = directory
@@ -67,6 +69,8 @@ class Portal:
         if config.tls_cert:
             self.certificate = Certificate(Path(config.tls_cert), Path(config.tls_key), config.domain, _utc())
         self.sequencer = Sequencer(directory / STORE, domain=config.domain, told=self._count, fault=fault)
+        self.http = HttpClient(trust=trust)
+        self.mirror = mirror(self.sequencer, self.http) if mirror is not None else None
         self.service = Service(
             self.sequencer,
             config.policy(),
@@ -74,6 +78,7 @@ class Portal:
             metrics=self.metrics,
             hosts=(*config.hosts, *(where.host for where in config.addresses() if _is_name(where.host))),
             behind_proxy=config.behind_proxy,
+            mirror=self.mirror,
         )
         limits = Limits(
             connections=config.limits.connections,
@@ -83,7 +88,6 @@ class Portal:
         )
         self.server = Server(self.service.handle, limits)
         self.figures = Server(self.service.figures, Limits(connections=64))
-        self.http = HttpClient(trust=trust)
         self.witnesses = Witnesses(self.sequencer, self.http) if self.sequencer.own_log is not None else None
         self.addresses: list[str] = []  # where it listens, once it does
         self.metrics.gauges = {
@@ -94,7 +98,13 @@ class Portal:
             "last_place": ("The last place of the log.", self.sequencer.view.last_index),
         }
         log = self.sequencer.log
-        if log is not None:
+        followed = self.mirror
+        if followed is not None:
+            self.metrics.gauges |= {
+                "mirror_size": ("Entries of the mirrored log that are here.", lambda: self.sequencer.edge.size),
+                "mirror_target": ("Entries of its newest good checkpoint.", lambda: followed.target),
+            }
+        elif log is not None:
             self.metrics.gauges |= {
                 "log_size": ("Leaves under the newest checkpoint.", lambda: log.signed.size),
                 "log_time": ("When that was cosigned by this portal, UTC seconds.", lambda: log.signed.time),
@@ -136,6 +146,8 @@ class Portal:
                     await self.witnesses.guard()
                     nursery.start_soon(self.witnesses.run)
                     nursery.start_soon(self.witnesses.keep_fresh)
+                if self.mirror is not None:
+                    nursery.start_soon(self.mirror.run)
                 task_status.started()
         finally:
             with trio.CancelScope(shield=True):
@@ -144,6 +156,12 @@ class Portal:
 
     async def _remember(self) -> None:
         """Whose portal this directory is; BadRequest if it is another's: its accounts are of that domain."""
+        mirrors = self.sequencer.mirrors
+        if mirrors is not None and self.mirror is None:
+            raise BadRequest(
+                f"{self.directory} mirrors {mirrors}",
+                hint=f"meshd portal mirror --of {mirrors}; or, where that is lost, meshd portal admin promote",
+            )
         domain = self.config.domain.encode()
         known = get_meta(self.sequencer.view.connection, "domain")
         if known is None:
@@ -216,12 +234,14 @@ class Portal:
             await trio.sleep(SWEEP_SECONDS)
 
 
-async def run_portal(config: Config, directory: Path) -> None:
-    """Be this directory's portal until a signal says stop. The caller holds its lock."""
+async def run_portal(
+    config: Config, directory: Path, mirror: Callable[[Sequencer, HttpClient], Mirror] | None = None
+) -> None:
+    """Be this directory's portal, or mirror, until a signal says stop. The caller holds its lock."""
     _more_descriptors()
     # What lives for one request is freed by its count; looking for cycles so often costs a tenth of the time.
     gc.set_threshold(20_000, 20, 20)
-    portal = Portal(config, directory)
+    portal = Portal(config, directory, mirror=mirror)
     try:
         async with trio.open_nursery() as nursery:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:

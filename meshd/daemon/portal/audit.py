@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from meshd.daemon.portal.mirrored import mirror_of
 from meshd.daemon.portal.view import stored_of
 from meshd.errors import FormatError, ProofError, TrustError
 from meshd.portal.logleaf import leaf_of
@@ -101,6 +102,10 @@ def export(store: Path, what: str, out: BinaryIO) -> int:
 
 def _verify(connection: sqlite3.Connection, told: Told) -> Verified:
     logs = [Verifier.parse(vkey) for (vkey,) in connection.execute("SELECT vkey FROM log_keys WHERE role = 'log'")]
+    mirrored = mirror_of(connection)
+    origin = log_rows.peer(connection, mirrored) if mirrored is not None else None
+    if origin is not None:
+        logs = [Verifier.parse(vkey) for vkey in origin.log_keys]
     logs = [one for one in logs if one.kind == ED25519]
     total = rows.last_place(connection)
     signed = connection.execute("SELECT size, root, note FROM checkpoints ORDER BY size")

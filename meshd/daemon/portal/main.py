@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from meshd.daemon import logging, paths
-from meshd.daemon.portal import admin, app, importing, log_admin, log_main, peers
+from meshd.daemon.portal import admin, app, importing, log_admin, log_main, mirror_main, peers
 from meshd.daemon.portal import config as configs
 from meshd.daemon.portal.sequencer import Sequencer
 from meshd.errors import BadRequest, MeshError, NotFound
@@ -35,6 +35,8 @@ def main(argv: Sequence[str]) -> int:
         return _guard("meshd portal admin", lambda: _admin(argv[1:]))
     if argv[:1] == ["log"]:
         return _guard("meshd portal log", lambda: log_main.run(argv[1:], DEFAULT_DATA, app.STORE))
+    if argv[:1] == ["mirror"]:
+        return _guard("meshd portal mirror", lambda: mirror_main.run(argv[1:], _data))
     return _guard("meshd portal", lambda: _serve(argv))
 
 
@@ -71,7 +73,7 @@ def _serve(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="meshd portal",
         description="keeps what people's devices publish, for those devices",
-        epilog="meshd portal admin --help",
+        epilog="meshd portal admin --help, meshd portal log --help, meshd portal mirror --help",
     )
     parser.add_argument("--data", metavar="DIR", help=f"keep everything under DIR ({DEFAULT_DATA})")
     parser.add_argument("--config", metavar="FILE", help="read FILE instead of DIR/portal.toml")

@@ -27,6 +27,7 @@ from meshd.tlog.frontier import Frontier
 from meshd.tlog.note import ED25519, Note, Signer, Verifier
 
 MIRROR, ROLE = "mmm-mirror", "mirror"
+EVIDENCE = "mirror_evidence"  # in meta, of a log that contradicted itself: what anybody can check
 _OF, _NAME = "mirror_of", "mirror_name"
 
 
@@ -73,6 +74,12 @@ def prepare(path: Path, origin: str, name: str, now: int) -> Identity:
         return identity
 
 
+def evidence(path: Path) -> bytes | None:
+    """What shows that the mirrored log contradicted itself, if it did."""
+    with open_portal(path, readonly=True) as database:
+        return get_meta(database.connection, EVIDENCE)
+
+
 def _identity(connection: sqlite3.Connection, name: str, now: int) -> Identity:
     peer = peer_key(connection, name, now)
     if not log_rows.keys(connection, ROLE, now):
@@ -107,14 +114,13 @@ class Mirrored(Shown):
         peer = log_rows.peer(connection, origin) if origin is not None else None
         if origin is None or name is None or peer is None:
             return None
-        note, seen = peer.note, peer.seen
-        if peer.size != size:  # on its way to a newer one
-            last = log_rows.last_noted(connection)
-            note, seen = (last.note, last.time) if last is not None else (None, 0)
-        if note is None:
-            return None
-        found = Note.parse(note.encode())
         cosigner = _identity(connection, name.decode(), int(clock())).cosigner
+        found, seen = Note.parse(peer.note.encode()) if peer.note is not None else None, peer.seen
+        if found is None or peer.size != size or not _has_line(found, cosigner):  # on its way to a newer one
+            last = log_rows.last_noted(connection)
+            if last is None or last.note is None:
+                return None
+            found, seen = Note.parse(last.note.encode()), last.time
         signed = Signed(Checkpoint.parse(found.text), found, seen)
         return cls(origin, signed, (*peer.log_keys, *peer.witness_keys), cosigner, clock=clock)
 
@@ -138,6 +144,11 @@ class Mirrored(Shown):
         if found is None or found.note is None:
             return None
         return Signed(Checkpoint(self.origin, size, found.root), Note.parse(found.note.encode()), found.time)
+
+
+def _has_line(note: Note, cosigner: Cosigner) -> bool:
+    mine = cosigner.verifier
+    return any((one.name, one.key_id) == (mine.name, mine.key_id) for one in note.signatures)
 
 
 def cosigned(note: Note, cosigner: Cosigner, now: int) -> Signed:

@@ -25,10 +25,11 @@ from meshd.daemon.portal.http import Request, Response
 from meshd.daemon.portal.limits import Buckets, is_local
 from meshd.daemon.portal.log import LogBehind
 from meshd.daemon.portal.metrics import Metrics
+from meshd.daemon.portal.mirror import Mirror
 from meshd.daemon.portal.sequencer import Sequencer
 from meshd.errors import MeshError, SignatureError, StoreBusy
-from meshd.portal import codec, decide, headers, httpsig, reasons, rights, verify
-from meshd.portal.checked import Checked, Close, ConnectComplete, ConnectStart, Create, Publish, Validate
+from meshd.portal import codec, decide, decide_log, headers, httpsig, reasons, rights, verify
+from meshd.portal.checked import Checked, Close, ConnectComplete, ConnectStart, Create, Hello, Publish, Validate
 from meshd.portal.codec import Asked
 from meshd.portal.names import normalise_portal
 from meshd.portal.outcomes import Accept, Anonymous, Caller, Context, Decision, PeerPortal, Policy, Refuse, SignedBy
@@ -71,8 +72,10 @@ class Service:
         metrics: Metrics,
         hosts: tuple[str, ...] = (),
         behind_proxy: bool = False,
+        mirror: Mirror | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self.mirror = mirror
         self.sequencer = sequencer
         self.policy = policy
         self.metrics = metrics
@@ -119,6 +122,12 @@ class Service:
             shown["reason"] = ahead
         if log is not None:
             shown["log"] = {"origin": log.origin, "size": log.signed.size, "time": log.signed.time}
+        mirror = self.mirror
+        if mirror is not None:
+            shown["mirror"] = {"of": mirror.name, "size": mirror.size, "of_entries": mirror.target, "why": mirror.why}
+            if mirror.evidence is not None or log is None:
+                shown["status"] = "contradicted" if mirror.evidence is not None else "filling"
+                return Response(503, json.dumps(shown).encode() + b"\n", codec.JSON)
         return Response(503 if ahead is not None else 200, json.dumps(shown).encode() + b"\n", codec.JSON)
 
     async def _witness(self, request: Request) -> Response:
@@ -129,6 +138,8 @@ class Service:
                 self.metrics.throttled += 1
                 return Response(429, b"too many checkpoints\n", headers=(("Retry-After", str(max(1, round(wait)))),))
         try:
+            if self.mirror is not None:
+                return await self.mirror.witness(request)
             return await witness.answer(self.sequencer, request)
         except MeshError as exc:
             _log.error("a checkpoint was not cosigned: %s", told(exc))
@@ -161,9 +172,10 @@ class Service:
         uniform = asked.transaction in _UNIFORM
         try:
             if not asked.plain:
+                account = headers.read_account(request.headers.get(headers.ACCOUNT))
                 context = replace(
                     context,
-                    account=headers.read_account(request.headers.get(headers.ACCOUNT)),
+                    account=account if self.mirror is None else None,  # in a log there are no accounts
                     if_head=headers.read_if_head(request.headers.get(headers.IF_HEAD)),
                 )
             presented = None if asked.plain else httpsig.read(request.headers)
@@ -281,6 +293,13 @@ class Service:
 
     async def _ask(self, request: Request, checked: Checked, context: Context) -> Decision:
         who = self._who(request, context)
+        if self.mirror is not None:
+            transaction = decide.transaction_of(checked)
+            refused = decide_log.elsewhere(transaction, checked, self.mirror.uri)
+            if refused is not None:
+                return refused
+            if self.sequencer.log is None and not isinstance(checked, Hello):
+                return rights.refuse(transaction, context, Status.OVERLOAD, Reason.FILLING)
         if isinstance(checked, _WRITES):
             return await self.sequencer.decide(checked, context, who)
         decision = self.sequencer.read(checked, context)
