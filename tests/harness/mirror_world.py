@@ -146,7 +146,7 @@ class World:
 
     def _made(self) -> Mirror:
         origin = Origin(
-            self.served.client(), Services(no_dns), DOMAIN, self.identity.peer.key, address="origin.example:80",
+            self.served.client(), Services(no_dns), DOMAIN, self.identity.peer.key, address="origin.example.net:80",
             plain=True, now=lambda: int(time.time()),
         )  # fmt: skip
         return Mirror(
