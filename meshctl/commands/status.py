@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from meshctl.session import Session
 
 # Health codes that say that somebody may be cheating, beside the codes of errors that mean the same.
-_ALARMING = frozenset({"equivocation", "fork", "cloned", "removal-undone", "admin-removed", "store-damaged"})
+_ALARMING = frozenset(
+    "equivocation fork cloned removal-undone admin-removed store-damaged portal-contradiction intrusion".split()
+)
 _CHECKED = (ATTACK, NOT_CONNECTED, LOCKED, CONFLICTS, NOT_SYNCED)  # the gravest first
 
 
@@ -48,7 +50,7 @@ def check(answer: Json) -> int:
         found.add(LOCKED)
     if number(answer, "conflicts"):
         found.add(CONFLICTS)
-    if answer.get("synced") is False or any(number(peer, "behind") for peer in records(answer, "peers")):
+    if answer.get("synced") is False or any(_apart(peer) for peer in records(answer, "peers")):
         found.add(NOT_SYNCED)
     return next((code for code in _CHECKED if code in found), OK)
 
@@ -105,7 +107,7 @@ def _headline(answer: Json) -> str:
         "locked" if answer.get("locked") else "unlocked",
         f"{here} of {len(peers)} other devices connected" if peers else "no other devices yet: meshctl invite",
     ]
-    behind = sum(bool(number(peer, "behind")) for peer in peers)
+    behind = sum(_apart(peer) for peer in peers)
     if behind:
         parts.append(f"{behind} not in step")
     elif peers:
@@ -124,9 +126,16 @@ def _removed(answer: Json) -> bool:
 def _connection(peer: Json) -> str:
     if peer.get("connected"):
         return "connected"
-    return day(text(peer, "last_seen")) or "never"
+    return day(max(text(peer, "last_seen"), text(peer, "heard"))) or "never"
+
+
+def _apart(peer: Json) -> bool:
+    """Does it lack something, and finds it nowhere?"""
+    return bool(number(peer, "behind")) and not text(peer, "through")
 
 
 def _behind(peer: Json) -> str:
+    if text(peer, "through"):
+        return f"by {text(peer, 'through')}"
     behind = number(peer, "behind")
     return f"{behind} behind" if behind else "in step"

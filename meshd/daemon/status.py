@@ -185,13 +185,17 @@ def behind(connection: sqlite3.Connection, progress: Progress | None, remembered
 def peer_views(app: App, names: Mapping[str, str], remembered: Mapping[str, Peer], newest: int) -> list[dict[str, Any]]:
     """The siblings as a status lists them, by name."""
     daemon, found = app.daemon, []
-    now = daemon.now_ms()
+    now, portal = daemon.now_ms(), _portal_in_step(app)
     for udf in daemon.snapshot.siblings:
         progress, known = connections(app).get(udf), remembered.get(udf, Peer(udf))
         connected = progress is not None and progress.connected
         last_address = known.addresses[0] if known.addresses else None
+        view: dict[str, Any] = {} if connected else {"heard": _heard(daemon.reader.connection, udf)}
+        if portal is not None and not connected:
+            view["through"] = portal
         found.append(
-            {
+            view
+            | {
                 "id": udf,
                 "name": naming.shown(names, udf),
                 "role": role(daemon, udf),
@@ -202,6 +206,26 @@ def peer_views(app: App, names: Mapping[str, str], remembered: Mapping[str, Peer
             }
         )
     return sorted(found, key=lambda view: (str(view["name"]).casefold(), view["id"]))
+
+
+def _portal_in_step(app: App) -> str | None:
+    """A portal that holds all that is here, and gave all that it has: what a sibling lacks it finds there."""
+    running = app.online.portals.running if app.online is not None else {}
+    try:
+        return next((name for name in sorted(running) if running[name].in_step), None)
+    except sqlite3.Error:  # a damaged store: whoever asks for a status is told by what reads it first
+        return None
+
+
+def _heard(connection: sqlite3.Connection, udf: str) -> str | None:
+    """When the newest version that a device wrote came here, by whatever way."""
+    try:
+        row = connection.execute(
+            "SELECT received FROM versions WHERE signer = ? ORDER BY n DESC LIMIT 1", (udf,)
+        ).fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None else moment(int(row[0]))
 
 
 def all_peer_views(app: App) -> list[dict[str, Any]]:

@@ -43,7 +43,11 @@ PEER = record(
         "address": nullable(text("host:port of the connection, or the last one that worked", most=300)),
         "behind": integer("versions of ours that it has not acknowledged"),
         "last_seen": nullable(TIME),
-    }
+    },
+    {
+        "through": text("a portal in step: what the device lacks it finds there", most=320),
+        "heard": nullable(TIME),
+    },
 )
 PEERS = array(PEER, "the other devices of the mesh")
 ANNOUNCEMENT = record(

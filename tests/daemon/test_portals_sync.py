@@ -7,6 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import trio
@@ -15,7 +17,9 @@ from harness import devices as harness
 from harness.devices import Device
 from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
+from meshd.daemon.api import App
 from meshd.daemon.portals.roster import Portals
+from meshd.daemon.status import all_peer_views
 from meshd.errors import Denied
 from meshd.net.srv import Found, Services
 from meshd.portal.view import CLOSED
@@ -44,6 +48,9 @@ class Online:
         self.portals[device.name] = made
         await self.nursery.start(made.run)
         return made
+
+    def of(self, device: Device) -> SimpleNamespace:
+        return SimpleNamespace(portals=self.portals[device.name])
 
     async def until_in_step(self, *devices: Device) -> None:
         for device in devices or self.devices:
@@ -89,6 +96,11 @@ async def test_what_one_device_writes_reaches_another_through_the_portal_alone(h
         await laptop.until(lambda: laptop.passwords() == {before.identifier: "second"})
         await net.until_in_step()
         assert laptop.holds() == phone.holds()
+
+        app = SimpleNamespace(daemon=laptop.daemon, siblings=None, online=net.of(laptop))
+        (shown,) = all_peer_views(cast(App, app))
+        assert (shown["connected"], shown["last_seen"], shown["through"]) == (False, None, ACCOUNT)
+        assert shown["heard"] is not None
 
 
 async def give(one: Device, other: Device) -> None:

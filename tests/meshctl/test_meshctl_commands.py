@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.fake_daemon import DESKTOP, LAPTOP, MESH, FakeDaemon, item, peer
+from harness.fake_daemon import DESKTOP, LAPTOP, MESH, NOW, FakeDaemon, item, peer
 from harness.shell import Shell, secret_file
 from meshd.errors import Denied, DiskFull, PossibleAttack, SignatureError, StoreTooNew
 
@@ -182,6 +182,19 @@ def test_status_leads_with_one_line_then_what_is_wrong_with_its_fix(meshctl: She
     assert lines[1:3] == ["! the clock is off by a year", "  set it"]
     assert lines[3].split("\t")[:2] == ["desktop", "member"]
     assert "3 behind" in lines[4]
+
+
+def test_a_device_that_is_in_step_through_a_portal_is_shown_so(meshctl: Shell, daemon: FakeDaemon) -> None:
+    away = peer("server", connected=False, behind=3) | {"last_seen": None, "heard": NOW, "through": "alice@example.net"}
+    daemon.peers = [peer(), away]
+    run = meshctl("status", "--check")
+    assert run.code == 0
+    lines = run.out.splitlines()
+    assert lines[0].endswith("1 of 2 other devices connected · in step")
+    seen, sync = lines[2].split("\t")[2:4]
+    assert (seen[:10], sync) == (NOW[:10], "by alice@example.net")
+    del away["through"]
+    assert meshctl("status", "--check").code == 7
 
 
 def test_status_as_json_has_what_scripts_rely_on(meshctl: Shell, daemon: FakeDaemon) -> None:

@@ -109,15 +109,16 @@ class Portal:
 
     @property
     def state(self) -> str:
-        """connecting, connected, offline, refused, misbehaving, or plain for a portal of 2016 that answers."""
+        """connecting (also while it does not know this device yet), connected, offline, refused, misbehaving, or plain
+        for a portal of 2016 that answers."""
         error = self.follow_error or self.publish_error
         if isinstance(error, NetworkError):
             return "offline"
         if isinstance(error, RemoteProtocolError) or (error is None and self.lies):
             return "misbehaving"
-        if error is not None:
+        if error is not None and not isinstance(error, NotListed):
             return "refused"
-        if not self.reached:
+        if error is not None or not self.reached:
             return "connecting"
         return "plain" if self.plain else "connected"
 
