@@ -22,6 +22,7 @@ from bench import (
     first_sync,
     idle,
     log,
+    log_mirror,
     log_portal,
     machine,
     pairing,
@@ -44,6 +45,7 @@ BENCHES: dict[str, Callable[[Lab, bool], Section]] = {
     "portal": portal.run,
     "log": log.run,
     "log-portal": log_portal.run,
+    "log-mirror": log_mirror.run,
 }
 
 
