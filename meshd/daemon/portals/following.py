@@ -132,6 +132,8 @@ class Following:
 
         Returns where another attempt may go better at once; raises what is wrong otherwise."""
         portal, daemon = self._portal, self._daemon
+        if key:  # before it gets again what it lost: is that the log that it had?
+            await portal.watch.settle(await portal.watch.look())
         lost = bool(key) and await self._knows_us()
         shown = [] if lost else await shown_profiles(portal.link)
         check_mesh(shown, daemon.snapshot.mesh)
@@ -171,9 +173,11 @@ class Following:
 
     async def _take_in(self, pages: trio.MemoryReceiveChannel[_Page]) -> None:
         portal = self._portal
+        asked = -1  # a portal that is reached anew, or asked by a person, shows its log even where there is no news
         async with pages:
             async for page in pages:
-                if page.raws or page.page_key != portal.page_key or not portal.reached:
+                if page.raws or page.page_key != portal.page_key or page.asked != asked:
+                    asked = page.asked
                     verified = await self._verified(page.raws)
                     await self._accept(verified, page.page_key, await portal.watch.look())
                     portal.page_key = page.page_key

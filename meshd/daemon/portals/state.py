@@ -10,7 +10,7 @@ import trio
 
 from meshd.daemon.context import Daemon
 from meshd.daemon.portals.link import Link
-from meshd.daemon.portals.watch import Watch
+from meshd.daemon.portals.watch import Contradicted, Watch
 from meshd.errors import MeshError, NetworkError, NotFound, RemoteProtocolError
 from meshd.portal.codec import Dialect
 from meshd.portal.names import AccountName
@@ -100,6 +100,8 @@ class Portal:
     @property
     def error(self) -> MeshError | None:
         """What is wrong now, if anything."""
+        if self.watch.frozen:
+            return Contradicted()
         if self.follow_error is None and self.publish_error is None and self.lies:
             return RemoteProtocolError(
                 f"the portal gave {self.lies} versions that can't be believed; none of them was taken",
@@ -111,10 +113,10 @@ class Portal:
     def state(self) -> str:
         """connecting (also while it does not know this device yet), connected, offline, refused, misbehaving, or plain
         for a portal of 2016 that answers."""
-        error = self.follow_error or self.publish_error
+        error = self.error
         if isinstance(error, NetworkError):
             return "offline"
-        if isinstance(error, RemoteProtocolError) or (error is None and self.lies):
+        if isinstance(error, RemoteProtocolError):
             return "misbehaving"
         if error is not None and not isinstance(error, NotListed):
             return "refused"

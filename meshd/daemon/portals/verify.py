@@ -54,8 +54,8 @@ async def _verified(portal: Portal, found: _Found, wanted: Sequence[bytes]) -> d
         await watch.settle(await watch.look())
         if watch.pin is None:
             return _verdict(portal, "unverifiable", "it keeps no log: what it shows or withholds can't be verified")
-        await watch.compare_siblings()
-        if watch.pin.suspect and not watch.pin.owes:
+        agreed = await watch.compare_siblings()
+        if not agreed or (watch.pin.suspect and not watch.pin.owes):
             return _verdict(portal, "suspect", watch.pin.why)
         await _read_feed(portal, found, frozenset(wanted))
         return await _judged(portal, found)

@@ -36,7 +36,7 @@ TRIES = 3
 TRY_PAUSE = 0.5  # seconds: a portal may answer from a copy that is a moment behind
 USUAL_INTERVAL = 24 * 3600  # seconds between checkpoints, where the portal does not say
 LEAST_INTERVAL, MOST_INTERVAL = 60, 30 * 24 * 3600
-LOOK_SECONDS = 3600.0  # between two looks at a portal from which nothing comes
+LOOK_SECONDS = 900.0  # between two looks at a portal from which nothing comes
 MAX_KEYS = 16
 
 
@@ -61,15 +61,26 @@ class Watch:
         self._portal = portal
         self._daemon = portal.daemon
         self._looking = trio.Lock()
+        self.frozen = False  # it has contradicted itself, as far as was looked
         self._logless = -math.inf  # when it said last that it has no log
 
     @property
     def pin(self) -> PinRow | None:
-        return store.get(self._daemon.reader.connection, self._portal.name)
+        pin = store.get(self._daemon.reader.connection, self._portal.name)
+        self.frozen = pin is not None and pin.frozen > 0
+        return pin
+
+    @property
+    def doubted(self) -> bool:
+        """Is it suspect, or worse?"""
+        pin = self.pin
+        return pin is not None and bool(pin.suspect or pin.frozen)
 
     def check(self) -> None:
         """Contradicted where nothing from this portal is to be believed."""
-        check(self._daemon.reader.connection, self._portal.name)
+        pin = self.pin
+        if pin is not None and pin.frozen:
+            raise Contradicted
 
     def view(self) -> dict[str, Any]:
         """As the local API shows it."""
@@ -100,7 +111,7 @@ class Watch:
             except MeshError as exc:
                 daemon.log.info("the log of %s was not looked at: %s", portal.name, exc)
             with trio.move_on_after(LOOK_SECONDS):
-                while not self._unheard():
+                while self.doubted or not self._unheard():
                     seen = await daemon.changed.after(seen)
                     await trio.lowlevel.checkpoint_if_cancelled()  # it may be the end that changed
 
@@ -171,12 +182,12 @@ class Watch:
         """FormatError, Unproved: not believed, and the pin stays. Contradicted."""
         if answer.checkpoint_value is None:
             raise Unproved("the portal shows no log any more")
-        note, named = Note.parse(answer.checkpoint_value.encode()), _named(answer)
+        note, named = Note.parse(answer.checkpoint_value.encode()), named_keys(answer)
         held = held_as(pin) if pin is not None else None
-        found = await self._passed(held, note, named, _hashes(answer))
+        found = await self._passed(held, note, named, proof_hashes(answer))
         now = self._daemon.now_ms()
         cosigners = tuple(one for one in named if one.kind == COSIGNATURE)
-        age = watch.freshness(found.note, cosigners, now // 1000, interval := _interval(answer))
+        age = watch.freshness(found.note, cosigners, now // 1000, interval := interval_of(answer))
         fresh = 0 if not cosigners else ((age.newest or 0) + 2 * interval) * 1000
         keys = tuple(one.vkey for one in (*found.keys, *cosigners))
         text = found.note.encode().decode()
@@ -196,7 +207,7 @@ class Watch:
                 raise Unproved(f"the portal shows {reason}")
             case watch.Suspect(reason, ask):
                 if held is not None and ask is not None:
-                    more = _hashes(await self._status(ask))
+                    more = proof_hashes(await self._status(ask))
                     shown = watch.accuse(held, note, more or ())
                     if shown is not None:
                         await self.freeze(shown.evidence)
@@ -228,7 +239,7 @@ class Watch:
                 if shown.size != pin.size:  # it grew in between
                     pin = await self.look()
                     continue
-                proof = _hashes(answer)
+                proof = proof_hashes(answer)
             mine = watch.Pin(checkpoint.origin, checkpoint.size, checkpoint.root, note, held.time, held.keys)
             try:
                 await self._passed(mine, held.note, held.keys, proof)
@@ -241,12 +252,14 @@ class Watch:
 
     def _unheard(self) -> list[Heard]:
         pin, connection = self.pin, self._daemon.reader.connection
-        if pin is None or pin.frozen or pin.suspect:
+        if pin is None or pin.frozen:
             return []
         return [one for one in store.heard(connection, pin.origin) if not one.agreed]
 
-    async def compare_siblings(self) -> None:
-        """Compare what siblings have shown with what this device sees. Contradicted, NetworkError."""
+    async def compare_siblings(self) -> bool:
+        """Compare what siblings have shown with what this device sees; False where the portal does not prove it.
+
+        Contradicted, NetworkError."""
         for one in self._unheard():
             try:
                 seen = await self.agree(Note.parse(one.note.encode()))
@@ -254,8 +267,9 @@ class Watch:
                 raise
             except (FormatError, TrustError) as exc:
                 await self.suspect(f"what another device of this mesh saw of its log is not proved: {exc}", owes=True)
-                return
+                return False
             await self._agreed(one, seen)
+        return True
 
     async def _agreed(self, one: Heard, seen: PinRow) -> None:
         name, now = self._portal.name, self._daemon.now_ms()
@@ -307,7 +321,7 @@ def held_as(pin: PinRow) -> Pin:
     return Pin(pin.origin, pin.size, pin.root, Note.parse(pin.note.encode()), pin.time // 1000, keys)
 
 
-def _named(answer: StatusResponse) -> tuple[Verifier, ...]:
+def named_keys(answer: StatusResponse) -> tuple[Verifier, ...]:
     """The keys that a portal names as its own, those that can be read."""
     found = []
     for vkey in (answer.log_keys or [])[:MAX_KEYS]:
@@ -318,12 +332,12 @@ def _named(answer: StatusResponse) -> tuple[Verifier, ...]:
     return tuple(found)
 
 
-def _hashes(answer: StatusResponse) -> tuple[bytes, ...] | None:
+def proof_hashes(answer: StatusResponse) -> tuple[bytes, ...] | None:
     proof = answer.consistency_proof
     return None if proof is None else tuple(bytes(one) for one in proof.hashes[: tree.MAX_PROOF + 1])
 
 
-def _interval(answer: StatusResponse) -> int:
+def interval_of(answer: StatusResponse) -> int:
     """Seconds between two scheduled checkpoints."""
     try:
         last = payload.read_date(answer.last_checkpoint_time or "")
