@@ -83,10 +83,15 @@ def verify(jws: Jws, key: VerifyKey) -> None:
 
 def to_json(jws: Jws) -> dict[str, str]:
     """`{"protected", "payload", "signature"}` in base64url (flattened JSON serialization)."""
+    return json_of(jws.protected, jws.payload, jws.signature)
+
+
+def json_of(protected: bytes, payload: bytes, signature: bytes) -> dict[str, str]:
+    """As `to_json`, of the parts."""
     return {
-        "protected": base64url.encode(jws.protected),
-        "payload": base64url.encode(jws.payload),
-        "signature": base64url.encode(jws.signature),
+        "protected": base64url.encode(protected),
+        "payload": base64url.encode(payload),
+        "signature": base64url.encode(signature),
     }
 
 

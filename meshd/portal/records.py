@@ -27,7 +27,7 @@ def entry_json(stored: Stored) -> dict[str, Any]:
     """The tagged entry."""
     if stored.old:
         return documents2016.to_json(documents2016.parse(stored.raw))
-    return version.to_json(version.parse(stored.raw))
+    return version.stored_json(stored.raw)
 
 
 def type_of(stored: Stored) -> str:

@@ -118,7 +118,7 @@ def parse(raw: bytes) -> Parsed:
         raise FormatError("an entry is an array of kind, Identifier, …")
     number, identifier = fields[0], fields[1]
     if number in _SIGNED:
-        return _parse_signed(Kind(number), identifier, fields, raw)
+        return _parse_signed(Kind(number), identifier, _signed_parts(fields), raw)
     if number in _ESCROW:
         return _parse_escrow(Kind(number), identifier, fields, raw)
     raise FormatError(f"an entry of the unknown kind {number}")
@@ -138,11 +138,14 @@ def _parse_carried(number: int, raw: bytes) -> Parsed:
     return Parsed(Claim(digest, kind, "", "", Links(g=1)), "", {}, digest, raw, "", 0, None)
 
 
-def _parse_signed(kind: Kind, identifier: str, fields: list[Any], raw: bytes) -> Parsed:
+def _signed_parts(fields: list[Any]) -> jws.Jws:
     if len(fields) != 5 or not all(type(part) is bytes for part in fields[2:]):
         raise FormatError("a signed entry is [kind, Identifier, protected, payload, signature]")
-    signer = jws.signer(fields[2])
-    signed = jws.Jws(fields[2], fields[3], fields[4])
+    return jws.Jws(fields[2], fields[3], fields[4])
+
+
+def _parse_signed(kind: Kind, identifier: str, signed: jws.Jws, raw: bytes) -> Parsed:
+    signer = jws.signer(signed.protected)
     tag, body = payload.decode_tagged(signed.payload)
     if body.get("Identifier") != identifier:
         raise FormatError("the Identifier outside is not the Identifier that was signed")
@@ -239,6 +242,15 @@ def to_json(parsed: Parsed) -> dict[str, Any]:
     return {_SIGNED[parsed.claim.kind]: bare_json(parsed)}
 
 
+def stored_json(raw: bytes) -> dict[str, Any]:
+    """As `to_json`, of the bytes of an entry that was verified before it was stored: nothing is judged again."""
+    fields = cbor.decode(raw)
+    if type(fields) is list and fields and fields[0] in _SIGNED:
+        signed = jws.json_of(*fields[2:])
+        return {_SIGNED[Kind(fields[0])]: {"Identifier": fields[1], "SignedData": signed}}
+    return to_json(parse(raw))
+
+
 def bare_json(parsed: Parsed) -> dict[str, Any]:
     """The draft's JSON form without its tag, as it stands embedded in a PersonalProfile."""
     if parsed.signed is None:
@@ -271,7 +283,8 @@ def _from_bare(kind: Kind, body: Any) -> Parsed:
     if type(body) is not dict or set(body) != {"Identifier", "SignedData"}:
         raise FormatError("a signed entry has Identifier and SignedData")
     identifier = payload.text_member(body, "Identifier", 256)
-    return parse(signed_raw(kind, identifier, jws.from_json(payload.object_member(body, "SignedData"))))
+    signed = jws.from_json(payload.object_member(body, "SignedData"))
+    return _parse_signed(kind, identifier, signed, signed_raw(kind, identifier, signed))
 
 
 def _embedded(identifier: str, body: dict[str, Any]) -> tuple[Parsed, ...]:

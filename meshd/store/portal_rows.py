@@ -147,6 +147,11 @@ def brief(connection: sqlite3.Connection, vid: bytes) -> Brief | None:
     return None
 
 
+def is_row(connection: sqlite3.Connection, vid: bytes) -> bool:
+    """Is all that is held of a version the row of a pruned one?"""
+    return connection.execute("SELECT 1 FROM rows WHERE vid = ?", (vid,)).fetchone() is not None
+
+
 def heads(connection: sqlite3.Connection, identifier: str) -> list[Row]:
     """The heads of all entries of this Identifier, of whatever kind."""
     found = connection.execute(

@@ -31,6 +31,11 @@ from meshd.portal import messages as m
 from meshd.portal.codec import Dialect
 from meshd.portal.messages import Request
 
+BOUND = (
+    "Python. A Publish costs two Ed25519 verifications, the RFC 9421 signature base and nonce, parsing, the rights and "
+    "links of the version, seven indexes and a leaf of the log; a Get one verification and the asker's rights. The "
+    "floor verifies one signature a write and none a read, and looks nothing up; etcd verifies none"
+)
 CLIENTS = (1, 16, 64)
 IDLE = 10_000
 DOMAIN = "example.net"
@@ -49,7 +54,7 @@ def run(lab: Lab, quick: bool) -> Section:
     missing: list[str] = []
     with peers.folder() as folder:
         ours, memory = portal(folder, seconds, each, IDLE if not quick else 500)
-        floor = floor_of(folder, seconds, each)
+        floor, signed = floor_of(folder, seconds, each), floor_of(folder, seconds, each, "signed")
         etcd: Speeds | None = None
         try:
             etcd = etcd_of(folder, seconds, each)
@@ -57,11 +62,11 @@ def run(lab: Lab, quick: bool) -> Section:
             missing.append(str(exc))
     figures = []
     for (what, clients), result in ours.found.items():
-        beside = {"the floor's": result.per_second / floor.found[what, clients].per_second}
-        if etcd is not None:
-            beside["etcd's"] = result.per_second / etcd.found[what, clients].per_second
+        others = {"the floor's": floor, "those of the floor with as many signatures": signed}
+        others |= {"etcd's": etcd} if etcd is not None else {}
+        beside = {name: result.per_second / other.found[what, clients].per_second for name, other in others.items()}
         aim = "≥ 0.7 of the floor, ≥ etcd" if what == "Publish" else ""
-        met = all(ratio >= least for ratio, least in zip(beside.values(), (0.7, 1.0), strict=False)) if aim else None
+        met = beside["the floor's"] >= 0.7 and beside.get("etcd's", 1.0) >= 1.0 if aim else None
         figures.append(
             Figure(
                 f"{what}, {clients} clients", result.per_second, "/s", aim, met, beside,
@@ -69,7 +74,7 @@ def run(lab: Lab, quick: bool) -> Section:
             )
         )  # fmt: skip
     figures.append(Figure("memory of an idle connection", memory, "KiB"))
-    return Section("portal", "signatures: two a Publish, one a Get; then Python", figures, missing=tuple(missing))
+    return Section("portal", BOUND, figures, missing=tuple(missing))
 
 
 # --- ours -------------------------------------------------------------------------------------------------------------
@@ -153,9 +158,9 @@ def idle_memory(port: int, pid: int, count: int) -> float:
 # --- others -----------------------------------------------------------------------------------------------------------
 
 
-def floor_of(folder: Path, seconds: float, each: int) -> Speeds:
-    port = peers.free_port()
-    argv = [sys.executable, str(Path(__file__).with_name("portal_floor.py")), str(port), str(folder / "floor.db")]
+def floor_of(folder: Path, seconds: float, each: int, *signed: str) -> Speeds:
+    port, store = peers.free_port(), folder / "-".join(("floor", *signed))
+    argv = [sys.executable, str(Path(__file__).with_name("portal_floor.py")), str(port), str(store), *signed]
     with peers.running(argv) as process:
         assert process.stdout is not None
         secret = bytes.fromhex(process.stdout.readline().strip())

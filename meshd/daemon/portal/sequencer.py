@@ -13,10 +13,9 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -30,7 +29,7 @@ from meshd.daemon.portal.shown import Shown
 from meshd.daemon.portal.tree import LogForked, Tree
 from meshd.daemon.portal.view import SqliteView, place_of, tid_of
 from meshd.daemon.portal.writes import Applied, Writing, merge
-from meshd.errors import StoreBusy
+from meshd.errors import StoreBusy, StoreError
 from meshd.portal import decide, decide_publish
 from meshd.portal.checked import Checked, Publish
 from meshd.portal.messages import CreateResponse, GetRecordsResponse, PublishResponse, Response
@@ -66,17 +65,15 @@ class Turns:
         """Has whoever comes now to wait?"""
         return not self._free
 
-    @asynccontextmanager
-    async def turn(self, who: str) -> AsyncIterator[None]:
-        """Hold a place. StoreBusy when too many wait already."""
+    def turn(self, who: str) -> _Turn:
+        """Hold a place within `async with`. StoreBusy when too many wait already."""
+        return _Turn(self, who)
+
+    async def take(self, who: str) -> None:
         if self._free:
             self._free -= 1
         else:
             await self._wait(who)
-        try:
-            yield
-        finally:
-            self._next()
 
     async def _wait(self, who: str) -> None:
         if self._count >= self._most:
@@ -88,7 +85,7 @@ class Turns:
             await event.wait()
         except BaseException:
             if event.is_set():
-                self._next()  # the place came when nobody wanted it any more
+                self.give()  # the place came when nobody wanted it any more
             else:
                 self._remove(who, event)
             raise
@@ -100,7 +97,8 @@ class Turns:
         if not queue:
             del self._queues[who]
 
-    def _next(self) -> None:
+    def give(self) -> None:
+        """Give a place back: to who is next."""
         if not self._queues:
             self._free += 1
             return
@@ -112,6 +110,30 @@ class Turns:
         else:
             del self._queues[who]
         event.set()
+
+
+class _Turn:
+    __slots__ = ("_turns", "_who")
+
+    def __init__(self, turns: Turns, who: str) -> None:
+        self._turns, self._who = turns, who
+
+    async def __aenter__(self) -> None:
+        await self._turns.take(self._who)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turns.give()
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What one request wants decided, in order, and what came of it."""
+
+    several: Sequence[Checked]
+    context: Context
+    done: trio.Event = field(default_factory=trio.Event)
+    decisions: list[Decision] = field(default_factory=list)
+    error: BaseException | None = None
 
 
 @dataclass(slots=True)
@@ -202,6 +224,7 @@ class Sequencer:
         self.show(self.log)
         self.turns = Turns(IN_FLIGHT, WAITING)
         self.feeds = Feeds()
+        self._asked: list[_Asked] = []  # for the writer, when this round of the loop is over
         self._told = told
         self._token = trio.lowlevel.current_trio_token()
         self._closed = False
@@ -283,23 +306,60 @@ class Sequencer:
         return Accept((), decide_publish.join(replies))
 
     async def _submit(self, several: Sequence[Checked], context: Context) -> list[Decision]:
-        def work(connection: sqlite3.Connection) -> tuple[list[Decision], Applied]:
-            whole, decisions = Applied(), []
-            for checked in several:
-                with self._writing.deciding(context.now):
-                    decision = decide.decide(checked, context, self._writing)
-                if isinstance(decision, Accept) and decision.writes:
-                    applied = self._apply.apply(decision.writes, context.now)
-                    decision = _named(decision, applied, context)
-                    merge(whole, applied)
-                decisions.append(decision)
-            return decisions, whole
-
-        decisions, applied = await self._run(work)
-        if not applied.places or not _wants_receipts(context):
-            return decisions
+        """What the writer decides. Whatever is asked in one round of the loop is one function for it."""
+        asked = _Asked(several, context)
+        if not self._asked:
+            self._token.run_sync_soon(self._hand_over)
+        self._asked.append(asked)
+        # Whoever asked may go away; what was decided for him is committed all the same.
+        await asked.done.wait()
+        if asked.error is not None:
+            raise asked.error
+        if not _wants_receipts(context):
+            return asked.decisions
         with store_errors():
-            return [self._with_receipts(decision, context) for decision in decisions]
+            return [self._with_receipts(decision, context) for decision in asked.decisions]
+
+    def _hand_over(self) -> None:
+        """Everything that was asked, in functions that leave a transaction its bound on time."""
+        lot: list[_Asked] = []
+        size = 0
+        for asked in self._asked:
+            if lot and size + len(asked.several) > BATCH_EACH:
+                self._decide_all(lot)
+                lot, size = [], 0
+            lot.append(asked)
+            size += len(asked.several)
+        self._asked = []
+        self._decide_all(lot)
+
+    def _decide_all(self, lot: list[_Asked]) -> None:
+        def work(connection: sqlite3.Connection) -> Applied:
+            whole = Applied()
+            for asked in lot:
+                asked.decisions = [self._decide_one(checked, asked.context, whole) for checked in asked.several]
+            return whole
+
+        def told(error: BaseException | None) -> None:
+            if error is not None and not isinstance(error, StoreError) and len(lot) > 1:
+                for asked in lot:  # a mistake of ours, which no other request is to suffer from
+                    self._decide_all([asked])
+                return
+            for asked in lot:
+                asked.error = error
+                asked.done.set()
+
+        self._start(work, told)
+
+    def _decide_one(self, checked: Checked, context: Context, whole: Applied) -> Decision:
+        """Within the transaction; the writer's thread."""
+        with self._writing.deciding(context.now):
+            decision = decide.decide(checked, context, self._writing)
+        if isinstance(decision, Accept) and decision.writes:
+            applied = self._apply.apply(decision.writes, context.now)
+            decision = _named(decision, applied, context)
+            merge(whole, applied)
+        return decision
 
     def _with_receipts(self, decision: Decision, context: Context) -> Decision:
         """What was stored, or is shown, with the proof that the log has it, for who asks for that."""
@@ -317,43 +377,58 @@ class Sequencer:
             return decision
         return Accept(decision.writes, shown, decision.feed)
 
-    async def _run(
-        self, work: Callable[[sqlite3.Connection], tuple[list[Decision], Applied]]
-    ) -> tuple[list[Decision], Applied]:
-        future = self._writer.submit(work)
+    async def _run(self, work: Callable[[sqlite3.Connection], Applied]) -> None:
         done = trio.Event()
+        failed: list[BaseException] = []
 
-        def committed(finished: Future[tuple[list[Decision], Applied]]) -> None:  # on the writer's thread
-            if not finished.cancelled() and finished.exception() is None:
-                _, applied = finished.result()
-                for mesh in applied.profiles:
+        def told(error: BaseException | None) -> None:
+            failed.extend([error] if error is not None else [])
+            done.set()
+
+        self._start(work, told)
+        await done.wait()
+        if failed:
+            raise failed[0]
+
+    def _start(
+        self, work: Callable[[sqlite3.Connection], Applied], told: Callable[[BaseException | None], None]
+    ) -> None:
+        """Let the writer do it. `told` is called when it is on disk, or with what went wrong."""
+
+        def committed(finished: Future[Applied]) -> None:  # on the writer's thread
+            error = finished.exception()
+            if error is None:
+                for mesh in finished.result().profiles:
                     self._moves.profile(mesh)
-                for mesh in applied.whole:
+                for mesh in finished.result().whole:
                     self._moves.whole(mesh)
             try:
-                self._token.run_sync_soon(self._finish, finished, done)
+                self._token.run_sync_soon(self._finish, error, None if error is not None else finished.result(), told)
             except trio.RunFinishedError:
                 pass
 
+        try:
+            future = self._writer.submit(work)
+        except StoreError as exc:
+            told(exc)
+            return
         future.add_done_callback(committed)
-        # Whoever asked may go away; what was decided for him is committed all the same.
-        await done.wait()
-        return future.result()
 
-    def _finish(self, finished: Future[tuple[list[Decision], Applied]], done: trio.Event) -> None:
-        if not finished.cancelled() and finished.exception() is None:
-            _, applied = finished.result()
+    def _finish(
+        self, error: BaseException | None, applied: Applied | None, told: Callable[[BaseException | None], None]
+    ) -> None:
+        if applied is not None:
             for mesh in applied.moved:
                 self.feeds.moved(mesh)
             self._told(applied)
-        done.set()
+        told(error)
 
     async def change(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Any other change, by an administrator of the portal or by the clock."""
 
-        def wrapped(connection: sqlite3.Connection) -> tuple[list[Decision], Applied]:
+        def wrapped(connection: sqlite3.Connection) -> Applied:
             work(connection)
-            return [], Applied()
+            return Applied()
 
         await self._run(wrapped)
 
@@ -362,10 +437,10 @@ class Sequencer:
 
         NotTheEntry; LogForked where somebody else has written meanwhile."""
 
-        def work(connection: sqlite3.Connection) -> tuple[list[Decision], Applied]:
+        def work(connection: sqlite3.Connection) -> Applied:
             if self._tree.edge.size + len(entries) != after.size:
                 raise LogForked("something else was written where a page of the log belongs")
-            return [], self._replaying.apply(entries)
+            return self._replaying.apply(entries)
 
         await self._run(work)
         if self._tree.edge != after:

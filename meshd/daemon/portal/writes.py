@@ -133,7 +133,7 @@ class Writing:
         else:
             state = State.PENDING if claim.kind in _ESCROW else State.QUARANTINED
         put = _put_of(found)
-        before = rows.brief(connection, claim.vid) is not None  # as the row of a pruned version
+        before = rows.is_row(connection, claim.vid)  # of a version that was pruned
         self._learn(number, found)
         if leaf:
             place = rows.put(connection, number, put, state, self._added(now))
