@@ -86,11 +86,7 @@ def counts(found: Iterable[Exposed]) -> tuple[int, int]:
 def readable_keys(connection: sqlite3.Connection, device: str) -> frozenset[str]:
     """The kids that were ever wrapped to one of the device's encryption keys, whether that container stands or not: a
     key that was handed over is not handed back."""
-    deks = set()
-    for row in versions.of_entry(connection, Kind.DEVICE, device):
-        raw = versions.raw(connection, row.vid)
-        if raw is not None:
-            deks.add(version.device_keys(version.parse(raw).body)[2].udf)
+    deks = {key for key, owner in key_owners(connection).items() if owner == device}
     kids: set[str] = set()
     for row in versions.of_kind(connection, Kind.CONTAINER, tuple(State)):
         raw = versions.raw(connection, row.vid)
@@ -99,6 +95,17 @@ def readable_keys(connection: sqlite3.Connection, device: str) -> frozenset[str]
             if vault.container_recipients(parsed) & deks:
                 kids |= vault.container_kids(parsed)
     return frozenset(kids)
+
+
+def key_owners(connection: sqlite3.Connection) -> dict[str, str]:
+    """Encryption key → the device whose it is: whose profile stated it first here. Anybody may call another's his own,
+    and all that this one ever reads would stand on his list."""
+    found: dict[str, str] = {}
+    for row in versions.of_kind(connection, Kind.DEVICE, tuple(State)):  # in the order in which they came
+        raw = versions.raw(connection, row.vid)
+        if raw is not None:
+            found.setdefault(version.device_keys(version.parse(raw).body)[2].udf, row.signer)
+    return found
 
 
 @dataclass(slots=True)

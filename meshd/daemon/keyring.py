@@ -207,7 +207,7 @@ def _fit_keys(connection: sqlite3.Connection, replica: Replica, application: App
     readers = snapshot.readers(replica, application)
     escrow = replica.escrow_readers(connection)
     introduced: dict[str, versions.Row] = {}
-    handed: dict[str, set[str]] = {}  # kid → the encryption keys that it was wrapped for
+    wrapped: dict[str, list[versions.Row]] = {}  # kid → the containers with it that stand
     spoiled: set[str] = set()
     rows = versions.of_entry(connection, Kind.CONTAINER, application.identifier)
     # What fell last: it hands out nothing that its author did not hold.
@@ -219,15 +219,29 @@ def _fit_keys(connection: sqlite3.Connection, replica: Replica, application: App
         if row.state is State.APPLIED:
             for kid in kids:
                 introduced.setdefault(kid, row)
-                handed.setdefault(kid, set()).update(found.recipients)
+                wrapped.setdefault(kid, []).append(row)
         else:
-            kids = {kid for kid in kids if any(row.signer in replica.holders(key) for key in handed.get(kid, ()))}
+            kids = {
+                kid
+                for kid in kids
+                if any(_was_handed(connection, replica, application, one, row.signer) for one in wrapped.get(kid, ()))
+            }
         if not all(key in escrow or replica.holders(key) & readers for key in found.recipients):
             spoiled |= kids
     unheard = replica.authority.unheard_removals
     unaware = {row.vid: bool(unheard(links.parse(row.token).a)) for row in introduced.values()}
     fit = [kid for kid, row in introduced.items() if kid not in spoiled and not unaware[row.vid]]
     return sorted(fit, key=lambda kid: (-introduced[kid].gen, introduced[kid].vid))
+
+
+def _was_handed(
+    connection: sqlite3.Connection, replica: Replica, application: Application, row: versions.Row, device: str
+) -> bool:
+    """Did a container that stands give its keys to this device? It must have been a reader there: that it calls the
+    encryption key of one its own says nothing, for anybody may."""
+    if device not in snapshot.readers(replica, application, links.parse(row.token).a):
+        return False
+    return any(device in replica.holders(key) for key in replica.envelope(connection, row.vid).recipients)
 
 
 def seal_cache(keyring: Keyring, plaintext: bytes, identifier: str, rng: Rng) -> bytes:

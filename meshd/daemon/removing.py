@@ -23,7 +23,7 @@ from meshd.daemon.status import in_step, newest_seq
 from meshd.errors import NotFound
 from meshd.profile import links, version
 from meshd.profile import vault as vaults
-from meshd.profile.claim import Kind
+from meshd.profile.claim import Kind, State
 from meshd.profile.links import SCOPE_REMOVED
 from meshd.store import peers, versions
 from meshd.store.db import Reader
@@ -152,19 +152,48 @@ def finished(connection: sqlite3.Connection, device: str) -> int | None:
     if not carried:
         raise NotFound("That device was not removed.")
     seq = min(carried)
-    handed = exposure.readable_keys(connection, device)
-    containers: dict[str, list[tuple[int, frozenset[str]]]] = {}
-    for row in versions.of_kind(connection, Kind.CONTAINER):
+    owners = exposure.key_owners(connection)
+    containers: dict[str, list[_Wrapped]] = {}
+    for row in versions.of_kind(connection, Kind.CONTAINER, tuple(State)):
         raw = versions.raw(connection, row.vid)
         if raw is not None:
-            containers.setdefault(row.identifier, []).append((row.seq, vaults.container_kids(version.parse(raw))))
+            parsed = version.parse(raw)
+            wrapped = _Wrapped(row, vaults.container_kids(parsed), vaults.container_recipients(parsed))
+            containers.setdefault(row.identifier, []).append(wrapped)
     for found in containers.values():
-        if any(kids & handed for _, kids in found):
-            fresh = [place for place, kids in found if kids - handed]
+        standing = [one for one in found if one.row.state is State.APPLIED]
+        handed = _handed(found, standing, owners, device)
+        if any(one.kids & handed for one in standing):
+            fresh = [one.row.seq for one in standing if one.kids - handed]
             if not fresh:
                 return None
             seq = max(seq, min(fresh))
     return seq
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrapped:
+    row: versions.Row
+    kids: frozenset[str]
+    recipients: frozenset[str]
+
+
+def _handed(
+    found: Iterable[_Wrapped], standing: Collection[_Wrapped], owners: Mapping[str, str], device: str
+) -> set[str]:
+    """The keys of a vault that a device was given. What does not stand gives nothing that its author was not given
+    himself, for its header may name anything, and no removal would ever be finished."""
+
+    def given(one: _Wrapped, udf: str) -> bool:
+        return any(owners.get(key) == udf for key in one.recipients)
+
+    known = {kid for one in standing for kid in one.kids}
+    handed = {kid for one in standing if given(one, device) for kid in one.kids}
+    for one in found:
+        if one.row.state is not State.APPLIED and given(one, device):
+            held = {kid for each in standing if given(each, one.row.signer) for kid in each.kids}
+            handed |= one.kids - known | one.kids & held
+    return handed
 
 
 def _caught_up(daemon: Daemon, connections: Mapping[str, Progress], others: Iterable[str]) -> bool:

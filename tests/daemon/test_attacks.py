@@ -14,7 +14,7 @@ import pytest
 
 from harness.mesh_world import Device, device_keys, found, seeded
 from meshd.crypto.keys import public_key_json
-from meshd.daemon import removal, repair, rotation, surplus
+from meshd.daemon import exposure, removal, removing, repair, rotation, surplus
 from meshd.errors import DecryptError, FormatError, TrustError
 from meshd.profile import author, device, personal, vault, version
 from meshd.profile.apps import PASSWORD, of_tag, password
@@ -367,6 +367,31 @@ def test_new_keys_for_himself_get_him_nothing(member: Scene) -> None:
 
 
 def test_calling_another_ones_encryption_key_his_own_spoils_nothing(member: Scene) -> None:
-    mine = member.old(Kind.DEVICE, member.stolen.udf)[0]
-    body = dict(mine.body) | {"DeviceEncryptiontionKey": public_key_json(member.desktop.keys.dek.recipient)}
-    member.hand_in(member.sign(Kind.DEVICE, member.stolen.udf, "DeviceProfile", body, [mine]))
+    member.hand_in(claim_on(member, member.desktop))
+
+
+@pytest.mark.parametrize("role", [Role.MEMBER, Role.ADMIN])
+def test_who_calls_another_ones_encryption_key_his_own_was_not_given_its_keys(role: Role) -> None:
+    """Neither does naming them force new ones, nor is his removal never acknowledged."""
+    thief = scene(role)
+    container = thief.stolen.vault()
+    present = [key.kid for key in thief.laptop.keyring.find(PASSWORD.name).container.keys]
+    lie = [replace(thief.key(), kid=kid) for kid in present]
+    over = thief.old(Kind.CONTAINER, container)[-1]
+    made = thief.sign(Kind.CONTAINER, container, PASSWORD.tag, wrapped(thief, lie), [over], a=thief.then())
+    thief.hand_in(claim_on(thief, thief.desktop), made)
+    assert [key.kid for key in thief.laptop.keyring.find(PASSWORD.name).container.keys] == present
+    assert removing.finished(thief.laptop.connection, thief.stolen.udf) is not None
+
+
+def test_calling_another_ones_encryption_key_his_own_puts_nothing_on_his_list(member: Scene) -> None:
+    member.hand_in(claim_on(member, member.desktop))
+    listed = exposure.exposure(member.laptop.connection, member.laptop.keyring, member.stolen.udf)
+    assert [one.id for one in listed] == [member.item]
+
+
+def claim_on(thief: Scene, other: Device) -> Version:
+    """His profile, with the encryption key of another device."""
+    mine = thief.old(Kind.DEVICE, thief.stolen.udf)[0]
+    body = dict(mine.body) | {"DeviceEncryptiontionKey": public_key_json(other.keys.dek.recipient)}
+    return thief.sign(Kind.DEVICE, thief.stolen.udf, "DeviceProfile", body, [mine])
