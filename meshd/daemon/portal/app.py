@@ -247,8 +247,9 @@ async def run_portal(
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
                 await nursery.start(portal.run)
                 where = ", ".join(portal.addresses)
+                what = "portal" if portal.mirror is None else "mirror"
                 systemd.sd_notify(os.environ, "READY=1", f"STATUS=listening on {where}")
-                _log.info("the portal of %s listens on %s", config.domain, where)
+                _log.info("the %s of %s listens on %s", what, config.domain, where)
                 nursery.start_soon(_watchdog)
                 async for number in signals:
                     if number == signal.SIGHUP:

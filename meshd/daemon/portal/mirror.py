@@ -1,8 +1,7 @@
 """A mirror at work: it follows a portal's log, whole and verified, and cosigns what it holds (protocol D1.8).
 
     look      the newest checkpoint, proved to extend the one before; that is written down first, and does not move
-    fill      page after page: leaves onto the edge of the tree, the proof that this leads to the checkpoint, then the
-              entries themselves, all in one transaction, while the next page is on its way
+    fill      page after page, each proved to belong to it
     complete  all entries are here: cosigned, and shown
 
 Whatever stops it, it goes on behind the last page. Memory holds the edge and two pages. What can't be proved is dropped
@@ -20,9 +19,10 @@ from collections.abc import Callable, Sequence
 import trio
 
 from meshd.daemon.logging import told
+from meshd.daemon.portal.filling import Forked, fill
 from meshd.daemon.portal.http import Request, Response
 from meshd.daemon.portal.mirrored import EVIDENCE, Identity, Mirrored, cosigned
-from meshd.daemon.portal.origin import Origin, Page, Shown
+from meshd.daemon.portal.origin import Origin, Shown
 from meshd.daemon.portal.sequencer import Sequencer
 from meshd.daemon.portal.tree import reader
 from meshd.daemon.portal.witness import ADD, PREFIX
@@ -31,7 +31,6 @@ from meshd.store import portal_log_rows as log_rows
 from meshd.store.db import get_meta, set_meta
 from meshd.tlog import cosignature, tree, watch, witness
 from meshd.tlog.checkpoint import Checkpoint
-from meshd.tlog.frontier import Frontier, verify_page
 from meshd.tlog.note import COSIGNATURE, Note, Verifier
 from meshd.tlog.watch import Evidence, Pin
 
@@ -187,50 +186,11 @@ class Mirror:
 
     # --- its entries --------------------------------------------------------------------------------------------------
 
-    async def _fill(self, target: Pin) -> None:
-        """Everything up to the checkpoint."""
-        edge, page = self._sequencer.edge, None
-        while edge.size < target.size:
-            if page is None:
-                page = await self._origin.page(edge.size, target.size)
-            after = await self._verified(edge, page, target)
-            page = await self._store(page, after, target)
-            edge = after
-            self._progress(edge.size, target.size)
-
-    async def _verified(self, edge: Frontier, page: Page, target: Pin) -> Frontier:
-        """The edge after a page that belongs to the checkpoint. ProofError; Contradicted."""
-        if page.note.text != target.note.text:
-            found = watch.compare(target.note, page.note, target.keys)
-            if found is not None:
-                raise await self._freeze(found)
-            raise ProofError(f"{self._origin.domain} gives a page under another checkpoint than was asked for")
-        hashes = [one.hash for one in page.entries]
-        return verify_page(edge, hashes, target.size, target.root, page.proof)
-
-    async def _store(self, page: Page, after: Frontier, target: Pin) -> Page | None:
-        """Store a page, and fetch the next one meanwhile; None where that did not come."""
-        following: Page | None = None
-        failure: MeshError | None = None
-
-        async def fetch() -> None:
-            nonlocal following
-            try:
-                following = await self._origin.page(after.size, target.size)
-            except MeshError:
-                pass  # it is asked for again, and then told
-
-        async with trio.open_nursery() as nursery:
-            if after.size < target.size:
-                nursery.start_soon(fetch)
-            try:
-                await self._sequencer.replay(page.entries, after)
-            except MeshError as exc:
-                failure = exc
-                nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        return following
+    async def _fill(self, pin: Pin) -> None:
+        try:
+            await fill(self._sequencer, self._origin, pin, self._progress)
+        except Forked as exc:
+            raise await self._freeze(exc.evidence) from exc
 
     async def _show(self, pin: Pin, seen: Shown | None) -> None:
         """All entries of the checkpoint are here."""
