@@ -45,7 +45,7 @@ def check(world: World) -> None:
     as_defined(world, members[0])
     opened = Opened(world)
     nothing_is_read(world)
-    readable(world, members)
+    readable(world, members, opened)
     kept(world, members, opened)
     for node in members:
         exposed(world, node)
@@ -133,9 +133,11 @@ def nothing_is_read(world: World) -> None:
 # --- 5 ----------------------------------------------------------------------------------------------------------------
 
 
-def readable(world: World, members: list[Node]) -> None:
-    """Who may read a vault opens it, and everything in it that an honest device wrote."""
+def readable(world: World, members: list[Node], opened: Opened) -> None:
+    """Who may read a vault opens it, and everything in it that an honest device wrote. What nobody who is left was ever
+    given the key of is lost with the devices that were: a person removed the last that could read it."""
     honest = {one.udf for one in world.honest}
+    given = {kid for node in members if node.udf not in world.bad() for kid in opened.keys[node.udf]}
     for container in sorted(members[0].replica.authority.applications()):
         opens = [node for node in members if container in node.keyring.vaults]
         if not any(node.udf in node.replica.authority.admins() for node in opens):
@@ -148,7 +150,7 @@ def readable(world: World, members: list[Node]) -> None:
                 raw = versions.raw(node.connection, vid)
                 assert raw is not None
                 parsed = world.parse(raw)
-                if parsed.claim.signer in honest and vid in world.written:
+                if parsed.claim.signer in honest and vid in world.written and vault.item_key_id(parsed) in given:
                     try:
                         vault.open_item(parsed, node.keyring.key)
                     except DecryptError as exc:
@@ -279,7 +281,7 @@ def afterwards(world: World, members: list[Node]) -> None:
     opened = Opened(world)
     nothing_is_read(world)
     same(members)
-    readable(world, members)
+    readable(world, members, opened)
     kept(world, members, opened)
 
 
