@@ -97,6 +97,16 @@ def test_the_unit_says_when_it_is_ready_and_hides_the_home():
     assert unit()["Install"]["WantedBy"] == "default.target"
 
 
+def test_both_units_are_in_the_wheel():
+    shared = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    given = shared["shared-data"]
+    assert {ROOT / source for source in given} == set((ROOT / "systemd").iterdir())
+    assert sorted(given.values()) == [
+        "share/systemd/system/meshd-portal.service",
+        "share/systemd/user/meshd.service",
+    ]
+
+
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
 def test_systemd_takes_the_unit_and_calls_it_safe(home):
     program = home / ".local/bin/meshd"

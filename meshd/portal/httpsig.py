@@ -19,11 +19,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-# Verifying PSS is needed nowhere else; what 2016 signed is PKCS#1 v1.5, which crypto.keys does.
-from cryptography.exceptions import InvalidSignature  # noqa: TID251
-from cryptography.hazmat.primitives import hashes  # noqa: TID251
-from cryptography.hazmat.primitives.asymmetric import padding, rsa  # noqa: TID251
-
 from meshd.crypto.keys import RsaVerifyKey, SigningKey, VerifyKey
 from meshd.errors import FormatError, SignatureError
 
@@ -173,7 +168,7 @@ def check(
     if isinstance(key, VerifyKey):
         key.verify(presented.signature, base)
     else:
-        _verify_pss(key, presented.signature, base)
+        key.verify_pss(presented.signature, base)
 
 
 class NonceCache:
@@ -301,12 +296,3 @@ def _members(header: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
         if separator is None:
             raise FormatError("a header that is no dictionary of signatures or digests")
         at = separator.end()
-
-
-def _verify_pss(key: RsaVerifyKey, signature: bytes, data: bytes) -> None:
-    """RSASSA-PSS with SHA-512 and 64 bytes of salt (RFC 9421 §3.3.1)."""
-    native = rsa.RSAPublicNumbers(key.exponent, key.modulus).public_key()
-    try:
-        native.verify(signature, data, padding.PSS(padding.MGF1(hashes.SHA512()), 64), hashes.SHA512())
-    except InvalidSignature:
-        raise SignatureError(f"the signature of {key.udf} does not verify") from None

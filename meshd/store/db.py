@@ -12,6 +12,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,19 @@ _MEND = "keep the files, and restore a backup or sync into a new home"
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql\Z")
 
 Migration = tuple[int, str]  # (number, SQL)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A sort of store: the mark in its files, whose it is, where its migrations are, and pragmas of its own."""
+
+    application_id: int
+    owner: str
+    folder: str
+    pragmas: tuple[str, ...] = ()
+
+
+DEVICE = Kind(APPLICATION_ID, "meshd", "migrations")
 
 # Each connection. cell_size_check finds a damaged page when it is read, before it is believed. secure_delete: what is
 # pruned or replaced is gone from the file as well (sealed rows outlive the removal of the key that sealed them only if
@@ -121,7 +135,12 @@ class Database:
 
 
 def open_database(
-    path: Path, *, readonly: bool = False, create: bool = False, migrations: Sequence[Migration] | None = None
+    path: Path,
+    *,
+    readonly: bool = False,
+    create: bool = False,
+    migrations: Sequence[Migration] | None = None,
+    kind: Kind = DEVICE,
 ) -> Database:
     """Open the store at `path`, bring it to this release's schema, and return its Database.
 
@@ -129,12 +148,12 @@ def open_database(
     broken; StoreTooNew: a newer release wrote it; StoreBusy: another program writes it; StoreError: it can't be opened
     or written. `migrations` are this release's own unless a test says otherwise.
     """
-    steps = list(known_migrations() if migrations is None else migrations)
+    steps = list(known_migrations(kind) if migrations is None else migrations)
     path = Path(path)
     if not path.exists():
         if readonly or not create:
             raise StoreError(f"there is no store at {path}")
-        _create(path, steps)
+        _create(path, steps, kind)
     if path.stat().st_size == 0:
         raise StoreDamaged(f"the store {path} is an empty file", hint=_MEND)
     if not readonly:
@@ -144,7 +163,9 @@ def open_database(
     with store_errors():
         connection = _connect(path, _mode(path) if readonly else "rw")
         try:
-            _identify(connection, path, steps[-1][0])
+            _identify(connection, path, steps[-1][0], kind)
+            for pragma in kind.pragmas:
+                connection.execute(pragma)
             if not readonly:
                 _ready_to_write(connection)
                 _migrate(connection, steps)
@@ -239,10 +260,10 @@ def set_meta(connection: sqlite3.Connection, key: str, value: bytes) -> None:
     )
 
 
-def known_migrations() -> list[Migration]:
+def known_migrations(kind: Kind = DEVICE) -> list[Migration]:
     """This release's migrations in order: the files NNNN_name.sql, numbered from 1 without a gap."""
     found = []
-    for file in resources.files("meshd.store").joinpath("migrations").iterdir():
+    for file in resources.files("meshd.store").joinpath(kind.folder).iterdir():
         if match := _MIGRATION.match(file.name):
             found.append((int(match.group(1)), file.read_text("utf-8")))
     found.sort()
@@ -267,12 +288,12 @@ def _mode(path: Path) -> str:
     return "ro" if os.access(path.parent, os.W_OK) or wal.exists() else "immutable"
 
 
-def _identify(connection: sqlite3.Connection, path: Path, newest: int) -> None:
+def _identify(connection: sqlite3.Connection, path: Path, newest: int, kind: Kind) -> None:
     """Is it ours, and of a release that we know?"""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != APPLICATION_ID:
-        raise StoreDamaged(f"{path} is a database, but not a store of meshd (application id {application:#x})")
+    if application != kind.application_id:
+        raise StoreDamaged(f"{path} is a database, but not a store of {kind.owner} (application id {application:#x})")
     if version > newest:
         raise StoreTooNew(
             f"the store {path} has format {version}, and this release of meshd knows formats up to {newest}",
@@ -304,7 +325,7 @@ def _migrate(connection: sqlite3.Connection, steps: Sequence[Migration]) -> None
             raise
 
 
-def _create(path: Path, steps: Sequence[Migration]) -> None:
+def _create(path: Path, steps: Sequence[Migration], kind: Kind) -> None:
     """A new store under its name only when it is complete, so that a half-made one is never taken for a damaged one."""
     wal = path.with_name(path.name + "-wal")
     if wal.exists():  # SQLite would replay it into the new file
@@ -312,7 +333,7 @@ def _create(path: Path, steps: Sequence[Migration]) -> None:
     fresh = _fresh(path)
     with store_errors(), contextlib.closing(_connect(fresh, "rw")) as connection:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA application_id = {kind.application_id}")
         _migrate(connection, steps)
     _publish(fresh, path)
 

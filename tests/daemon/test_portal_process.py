@@ -146,6 +146,13 @@ def test_what_is_wrong_with_the_certificate_is_said(home):
     _, other = certificate(home, "example.org")
     old, old_key = certificate(home, "old.example.net", days=-1, began=3)
     early, early_key = certificate(home, "early.example.net", began=-2)
+    sealed = home / "sealed.pem"
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    sealed.write_bytes(
+        serialization.load_pem_private_key((home / key).read_bytes(), None).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+        )
+    )
     nothing = home / "nothing.pem"
     nothing.write_text("no certificate")
     for cert, secret, words in (
@@ -154,6 +161,7 @@ def test_what_is_wrong_with_the_certificate_is_said(home):
         (early, early_key, "valid from"),
         (nothing, key, "no certificate in PEM"),
         (good, nothing, "can't be used"),
+        (good, sealed, "is encrypted"),
         (home / "missing.pem", key, "can't be read"),
     ):
         from meshd.daemon.portal.tls import Certificate

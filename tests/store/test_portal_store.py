@@ -7,7 +7,8 @@ import pytest
 from meshd.errors import StoreDamaged, StoreError, StoreTooNew
 from meshd.profile.claim import Kind, State
 from meshd.store import portal_rows as rows
-from meshd.store.portal_db import APPLICATION_ID, migrations, open_portal
+from meshd.store.db import known_migrations
+from meshd.store.portal_db import APPLICATION_ID, PORTAL, open_portal
 
 MESH = "MESH-OF-ALICE"
 
@@ -30,7 +31,7 @@ def test_a_new_store_is_made_once_and_found_again(home):
     open_portal(path, create=True).close()
     with open_portal(path) as database:
         assert database.query("PRAGMA application_id") == [(APPLICATION_ID,)]
-        assert database.query("PRAGMA user_version") == [(migrations()[-1][0],)]
+        assert database.query("PRAGMA user_version") == [(known_migrations(PORTAL)[-1][0],)]
         assert database.query("PRAGMA synchronous") == [(2,)] and database.query("PRAGMA journal_mode") == [("wal",)]
         assert database.check() == []
     assert path.stat().st_mode & 0o077 == 0

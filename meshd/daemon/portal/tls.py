@@ -34,8 +34,12 @@ class Certificate:
 
 def server_context(certificate: Path, key: Path, domain: str, now: datetime.datetime) -> ssl.SSLContext:
     """TLS 1.2 or later with this certificate; BadRequest says what is wrong with the files."""
-    chain = _read(certificate, "certificate")
-    _read(key, "key")
+    chain, secret = _read(certificate, "certificate"), _read(key, "key")
+    if b"ENCRYPTED" in secret:  # as PKCS #8 says it, and what OpenSSL wrote before
+        raise BadRequest(
+            f"the key in {key} is encrypted, and nobody is there to give its passphrase",
+            hint=f"openssl pkey -in {key} -out PLAIN.pem; keep that readable by the portal alone",
+        )
     try:
         found = x509.load_pem_x509_certificates(chain)
     except ValueError as exc:
@@ -46,15 +50,14 @@ def server_context(certificate: Path, key: Path, domain: str, now: datetime.date
     context.set_alpn_protocols(["http/1.1"])
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     try:
-        # The password stops OpenSSL from asking for one on the terminal if the key should be encrypted.
+        # The password stops OpenSSL from asking for one on the terminal, whatever the file holds.
         context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as exc:
         reason = (exc.reason or "").upper()
         if "MISMATCH" in reason:
             raise BadRequest(f"{key} is not the key of the certificate in {certificate}") from exc
-        hint = "is it in PEM, and not encrypted?"
         raise BadRequest(
-            f"{key} can't be used as a key, or {certificate} as a chain: {reason.lower()}", hint=hint
+            f"{key} can't be used as a key, or {certificate} as a chain: {reason.lower()}", hint="are both in PEM?"
         ) from exc
     return context
 
