@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshctl import passphrases, shares
-from meshctl.answers import counted, number, records, text
+from meshctl.answers import counted, inner, number, records, text
 from meshctl.client import path
 from meshctl.commands.mesh import device_name, device_passphrase, new_master
 from meshd.errors import BadRequest, MeshError
@@ -19,10 +19,12 @@ ALL = "all"
 
 
 def recovery_restore_arguments(parser: argparse.ArgumentParser) -> None:
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--account", metavar="NAME@PORTAL", help="look for the mesh at this account")
-    where.add_argument("--lan", action="store_true", help="look for a device or relay of it on this network")
-    parser.add_argument("--address", metavar="HOST:PORT", help="where the portal or the device is reached")
+    parser.add_argument("--account", metavar="NAME@PORTAL", help="look for the mesh at this account")
+    parser.add_argument("--lan", action="store_true", help="look for a device or relay of it on this network")
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="where the portal is reached, or without --account the device"
+    )
+    parser.add_argument("--unproved", action="store_true", help="take what the portal's log does not prove")
     parser.add_argument("--insecure-http", action="store_true", help="reach the portal without TLS, for a test")
     parser.add_argument("--share-file", metavar="F", action="append", help="a file that holds a share; repeat it")
     parser.add_argument(
@@ -45,7 +47,8 @@ def recovery_restore(args: argparse.Namespace, session: Session) -> int:
     inside = bool(session.client.get(path("status")).get("mesh"))
     if not inside and args.account is None and not args.lan:
         raise BadRequest(
-            "where is the mesh to be looked for?", hint="at a portal: --account NAME@PORTAL; on this network: --lan"
+            "where is the mesh to be looked for?",
+            hint="at a portal: --account NAME@PORTAL; on this network: --lan; or both",
         )
     body: dict[str, object] = {"shares": _shares(args, session), "name": device_name(args.name)}
     for member in ("account", "address", "check"):
@@ -53,6 +56,8 @@ def recovery_restore(args: argparse.Namespace, session: Session) -> int:
             body[member] = getattr(args, member)
     if args.lan:
         body["lan"] = True
+    if args.unproved:
+        body["unproved"] = True
     if args.insecure_http:
         body["plain"] = True
     if args.share_passphrase_file is not None:
@@ -64,6 +69,8 @@ def recovery_restore(args: argparse.Namespace, session: Session) -> int:
     terminal.talk("looking for the mesh, and taking it back; this may take a minute …")
     answer = session.client.post(path("recovery", "restore"), body | {"master_passphrase": master})
     terminal.talk(f"this device is {text(answer, 'name')}, an admin of the mesh {text(answer, 'mesh')}")
+    if proof := inner(answer, "proof"):
+        terminal.talk(f"the portal: {text(proof, 'why')}")
     removed = _remove(session, _lost(args, session, answer), master)
     missing = number(answer, "missing")
     lines = [f"restored the mesh {text(answer, 'mesh')}", *(f"removed {name}" for name in removed)]

@@ -43,6 +43,8 @@ class Wish:
     replaces: bool = False  # they take the place of those that there are
     accounts: tuple[str, ...] = ()
     portals: tuple[str, ...] = ()
+    origin_keys: tuple[str, ...] = ()  # of their logs
+    checkpoints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ async def prepare(daemon: Daemon, master_key: SigningKey, wish: Wish) -> tuple[P
     await with_pen(daemon, lambda pen: _check(pen, master_key, replaces=wish.replaces))
     keyring, now = daemon.unlocked(), daemon.now_ms() // 1000
     key, escrow = recovery.new_key(wish.strength, daemon.rng), DecryptKey.generate(daemon.rng)
-    info = Info(master_key.udf, now, wish.scheme, labels, wish.accounts, wish.portals)
+    where = (wish.accounts, wish.portals, wish.origin_keys, wish.checkpoints)
+    info = Info(master_key.udf, now, wish.scheme, labels, *where)
     made = await trio.to_thread.run_sync(shares.split, key, wish.scheme, wish.passphrase)
     entry = recovery.entry(key, Escrowed(master_key, (escrow,), info), daemon.rng)
     check_key = daemon.rng(recovery_note.CHECK_KEY_BYTES)

@@ -6,72 +6,36 @@ already; before it this device is in no mesh, after it in this one. From there o
 master escrow key stays in memory until all vaults have come and are wrapped for this device; whoever is interrupted
 gives the shares again, and it goes on. On a device that still is in the mesh the same makes it an admin, under a new
 master passphrase.
-
-Several who answer are no matter of choice: what they hold is taken together, and the links between the versions say
-what counts.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import trio
 
-from meshd.crypto.keys import Rng, SigningKey
 from meshd.crypto.sealing import KdfParameters
-from meshd.daemon import membership, pairing_wire, recovery_door, rotation, snapshot
+from meshd.daemon import membership, pairing_wire, rotation, snapshot
 from meshd.daemon import newcomer as newcomers
 from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon
-from meshd.daemon.introduction import Room
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.names import moved_past
 from meshd.daemon.pen import Pen
-from meshd.daemon.portals.link import Where, personal_profiles
-from meshd.daemon.portals.roster import Portals
+from meshd.daemon.searching import Found
 from meshd.daemon.verifying import check
-from meshd.errors import (
-    DecryptError,
-    FormatError,
-    MeshError,
-    NotFound,
-    Refused,
-    RemoteProtocolError,
-    TrustError,
-)
-from meshd.net.discovery import SYNC_TYPE, Seen
-from meshd.net.lan import Network, format_address
-from meshd.portal.codec import Dialect
-from meshd.portal.messages import GetRequest, GetResponse
-from meshd.profile import device, escrow, master, recovery, shares, vault, version
+from meshd.errors import TrustError
+from meshd.profile import device, escrow, master, vault, version
 from meshd.profile.claim import Kind, State
 from meshd.profile.personal import Listing
-from meshd.profile.recovery import Escrowed
 from meshd.profile.version import Parsed, Version
-from meshd.store import peers, versions
+from meshd.store import peers, portal_pins, versions
 from meshd.store import portals_client as store
 from meshd.store.replica import Directory, Outcome
 
-SEARCH_SECONDS = 8.0  # for devices on this network; a second or two more than they need to be seen
 SYNC_SECONDS = 45.0  # that the rest is waited for; after that it comes by itself
-MAX_PEERS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What came of looking: the opened entry, and what was given by how many places."""
-
-    entry: Version
-    escrowed: Escrowed = field(repr=False)
-    raws: tuple[bytes, ...] = field(repr=False)
-    where: Where | None = None
-    peers: tuple[recovery_door.Given, ...] = field(default=(), repr=False)
-
-    @property
-    def mesh(self) -> str:
-        return self.escrowed.master.udf
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,99 +45,6 @@ class Restored:
     mesh: str
     device: str
     missing: int
-
-
-# --- looking ----------------------------------------------------------------------------------------------------------
-
-
-def _opened(raw: bytes, key: bytes) -> tuple[Version, Escrowed]:
-    parsed = version.parse(raw)
-    return version.verify(parsed), recovery.open_entry(parsed, key)
-
-
-async def from_portal(portals: Portals, where: Where, key: bytes) -> Found:
-    """The entry of these shares and all profiles, as anybody may ask for them. NotFound, NetworkError, DecryptError."""
-    link = portals.link(where, lambda: None)
-    await link.hello()
-    if link.dialect is Dialect.PLAIN:
-        raise Refused("That portal is one of 2016, and keeps no history to come back with.")
-    try:
-        answer = await link.ask("Get", GetRequest(identifier=shares.identifier(key)), GetResponse, signed=False)
-    except NotFound:
-        answer = GetResponse()
-    entries = answer.entries or []
-    if not entries:
-        raise NotFound(
-            f"{where.account.portal} has no recovery entry for these shares.",
-            hint="look whether they are the newest; a passphrase of the shares that is wrong looks the same",
-        )
-    entry, escrowed = _opened(version.from_json(entries[0]).raw, key)
-    return Found(entry, escrowed, tuple(await personal_profiles(link, escrowed.master.udf, signed=False)), where)
-
-
-async def from_lan(network: Network, key: bytes, rng: Rng, address: str = "") -> Found:
-    """From every device on this network that holds the entry of these shares, or the one at an address."""
-    identifier = shares.identifier(key)
-    opened: list[tuple[Version, Escrowed]] = []
-    given: list[recovery_door.Given] = []
-    telling: list[MeshError] = []  # of those who do hold the entry
-    room = Room(recovery_door.MAX_BYTES)
-
-    def open_entry(raw: bytes) -> SigningKey:
-        opened.append(_opened(raw, key))
-        return opened[-1][1].master
-
-    async def ask(where: str) -> None:
-        try:
-            given.append(await recovery_door.fetch(network, where, identifier, rng, open_entry, room))
-        except (recovery_door.Busy, RemoteProtocolError) as exc:
-            telling.append(exc)
-        except (MeshError, OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # it is no device of this mesh, or does not hold the entry
-
-    if address:
-        await ask(address)
-    else:
-        await _everybody(network, ask, given)
-    if telling and not given:
-        raise telling[0]
-    if not given:
-        what = f"Nobody {'at ' + address if address else 'on this network'} gave the recovery entry of these shares."
-        raise NotFound(
-            what, hint="is a device or relay of the mesh on and near? Are the shares the newest? Else try --account"
-        )
-    entry, escrowed = opened[0]
-    return Found(entry, escrowed, tuple(raw for one in given for raw in one.raws[1:]), peers=tuple(given))
-
-
-async def _everybody(network: Network, ask: Callable[[str], Awaitable[None]], given: list[recovery_door.Given]) -> None:
-    """Ask every device that announces itself, under whatever name; once. One answer ends the search a little later."""
-    subscription = network.discovery.subscribe()
-    tried: set[tuple[str, ...]] = set()
-
-    async def one(addresses: tuple[str, ...]) -> None:
-        before = len(given)
-        for address in addresses:
-            await ask(address)
-            if len(given) > before:
-                scope.deadline = min(scope.deadline, trio.current_time() + 1.0)
-                return
-
-    try:
-        with trio.move_on_after(SEARCH_SECONDS) as scope:
-            async with trio.open_nursery() as nursery:
-                async for sighting in subscription:
-                    if not isinstance(sighting, Seen) or sighting.service_type != SYNC_TYPE:
-                        continue
-                    addresses = tuple(format_address(host, sighting.port) for host in sighting.addresses)
-                    if addresses not in tried and len(tried) < MAX_PEERS:
-                        tried.add(addresses)
-                        nursery.start_soon(one, addresses)
-    finally:
-        subscription.close()
-
-
-# --- coming back ------------------------------------------------------------------------------------------------------
 
 
 async def restore(
@@ -202,6 +73,8 @@ async def restore(
         rotation.settle(pen)
         if found.where is not None:
             store.put(connection, str(found.where.account), found.where.address, plain=found.where.plain)
+        if found.proof is not None and found.proof.pin is not None:
+            portal_pins.advance(connection, found.proof.pin)
         _remember(pen, found, now)
 
     await newcomers.enter(daemon, newcomer, commit)
@@ -322,17 +195,3 @@ def _missing(pen: Pen) -> int:
         if all(own in vault.container_recipients(head) for head in one.heads)
     }
     return len(set(snapshot.applications(pen.connection, pen.replica)) - wrapped)
-
-
-def held(daemon: Daemon, key: bytes) -> Found | None:
-    """The entry of these shares as this device's own store holds it."""
-    rows = versions.of_entry(daemon.reader.connection, Kind.OFFLINE_ESCROW, shares.identifier(key))
-    for row in rows:
-        raw = versions.raw(daemon.reader.connection, row.vid)
-        if raw is None:
-            continue
-        try:
-            return Found(*_opened(raw, key), ())
-        except (DecryptError, FormatError):
-            continue
-    return None

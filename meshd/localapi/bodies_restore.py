@@ -5,8 +5,9 @@ from __future__ import annotations
 from meshd.localapi.bodies import ID, NAME, SECRET
 from meshd.localapi.bodies_portal import ACCOUNT, ADDRESS, PLAIN
 from meshd.localapi.bodies_recovery import WORDS
-from meshd.localapi.shapes import array, boolean, integer, record, text
+from meshd.localapi.shapes import array, boolean, integer, nullable, record, text
 
+PROOFS = ("proved", "no-log", "unproved")
 RESTORE_REQUEST = record(
     {"shares": array(WORDS, "as many as are needed", least=1, most=256), "master_passphrase": SECRET},
     {
@@ -16,6 +17,7 @@ RESTORE_REQUEST = record(
         "account": ACCOUNT,
         "lan": boolean("ask the devices on this network"),
         "address": ADDRESS,
+        "unproved": boolean("take what the portal's log does not prove"),
         "plain": PLAIN,
         "passphrase": SECRET,
         "no_passphrase": boolean(),
@@ -28,6 +30,15 @@ RESTORED = record(
         "device": ID,
         "name": NAME,
         "missing": integer("vaults that have not come yet; give the shares again when they can"),
+        "proof": nullable(
+            record(
+                {
+                    "state": text("whether the portal's log proves what it gave", enum=PROOFS),
+                    "why": text(most=512),
+                    "records": integer("that are proved"),
+                }
+            )
+        ),
         "others": array(record({"id": ID, "name": NAME}), "the other devices of the mesh"),
     }
 )

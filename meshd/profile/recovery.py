@@ -34,7 +34,8 @@ class Info:
     labels: tuple[str, ...] = ()  # of the shares, in order
     accounts: tuple[str, ...] = ()
     portals: tuple[str, ...] = ()
-    origin_keys: tuple[str, ...] = ()  # of the portals' logs
+    origin_keys: tuple[str, ...] = ()  # of the portals' logs: vkeys
+    checkpoints: tuple[str, ...] = ()  # of these logs, as believed when the entry was made: signed notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def _info_json(info: Info) -> dict[str, Any]:
         "Account": list(info.accounts),
         "Portals": list(info.portals),
         "Origin vkeys": list(info.origin_keys),
+        "Checkpoints": list(info.checkpoints),
         "Profile": info.profile,
         "Created": payload.write_date(info.created),
         "Threshold": scheme.groups[0].threshold if len(scheme.groups) == 1 else scheme.threshold,
@@ -156,6 +158,7 @@ def _read_info(told: dict[str, Any]) -> Info:
         _texts(told, "Account"),
         _texts(told, "Portals"),
         _texts(told, "Origin vkeys"),
+        _texts(told, "Checkpoints"),
     )
 
 

@@ -17,7 +17,7 @@ from harness import devices as harness
 from harness.devices import Device
 from harness.lan import MemoryHost, MemoryLan
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import door_limits, drilling, recovering, recovery_door, restoring
+from meshd.daemon import door_limits, drilling, recovering, recovery_door, searching
 from meshd.daemon.door_limits import ALL, EACH, HOUR, KEPT, WRONG, Visits
 from meshd.daemon.drilling import BUSY, FOUND, Peer
 from meshd.errors import RemoteProtocolError
@@ -73,7 +73,7 @@ class There:
         """Does somebody who holds the shares get all of it?"""
         await trio.testing.wait_all_tasks_blocked()
         try:
-            found = await restoring.from_lan(host, self.key, secrets.token_bytes, self.address)
+            found = await searching.from_lan(host, self.key, secrets.token_bytes, self.address)
         except recovery_door.Busy:
             return False
         return found.mesh == self.device.daemon.snapshot.mesh and len(found.raws) > 5
@@ -181,7 +181,7 @@ async def test_a_drill_says_that_a_door_is_busy_and_not_that_it_lacks_the_entry(
         assert "try again in 60 minutes" in found.sources[1].why
         assert found.success
         with pytest.raises(recovery_door.Busy, match="60 minutes"):
-            await restoring.from_lan(thief, there.key, secrets.token_bytes, there.address)
+            await searching.from_lan(thief, there.key, secrets.token_bytes, there.address)
 
 
 def test_the_counts_of_an_hour_are_exact() -> None:
@@ -220,8 +220,8 @@ async def test_more_profiles_than_one_introduction_takes_come_through_the_door_a
             yield from [large] * (10 if kind is Kind.CONTAINER else 0)
 
         monkeypatch.setattr(recovery_door, "_raws", much)
-        found = await restoring.from_lan(owner, there.key, secrets.token_bytes, there.address)
+        found = await searching.from_lan(owner, there.key, secrets.token_bytes, there.address)
         assert found.raws.count(large) == 10
         monkeypatch.setattr(recovery_door, "MAX_BYTES", 10_000_000)
         with pytest.raises(RemoteProtocolError, match="without end"):
-            await restoring.from_lan(owner, there.key, secrets.token_bytes, there.address)
+            await searching.from_lan(owner, there.key, secrets.token_bytes, there.address)

@@ -16,10 +16,11 @@ from harness.faulty import Faults, Injected, Interrupts, spread
 from harness.lan import MemoryLan
 from meshd.crypto.keys import SigningKey
 from meshd.crypto.sealing import LEAST_KDF
-from meshd.daemon import drilling, masterkeys, recovering, restoring
+from meshd.daemon import drilling, masterkeys, recovering, restoring, searching
 from meshd.daemon.background import with_pen
 from meshd.daemon.portals.link import Where
-from meshd.daemon.restoring import Found, Restored
+from meshd.daemon.restoring import Restored
+from meshd.daemon.searching import Found
 from meshd.daemon.verifying import check
 from meshd.errors import MeshError, TrustError
 from meshd.portal.names import AccountName
@@ -48,7 +49,7 @@ class World:
 
     def found(self, where: Where | None = None) -> Found:
         """What somebody who holds all ciphertext gives to who has the shares."""
-        here = restoring.held(self.laptop.daemon, self.key)
+        here = searching.held(self.laptop.daemon, self.key)
         assert here is not None
         return replace(here, raws=self.raws(Kind.PERSONAL, Kind.CONTAINER), where=where)
 

@@ -71,6 +71,7 @@ def test_three_devices_are_destroyed_and_three_pages_bring_the_mesh_back_from_it
         back = restore(new, "--account", ACCOUNT, *portal.reach, *printed, "--lost", "all", "--yes")
         assert back["mesh"] == mesh
         assert back["missing"] == 0
+        assert back["proof"]["state"] == "proved", back["proof"]  # type: ignore[index]
         assert sorted(back["removed"]) == ["desktop", "laptop", "phone"]  # type: ignore[call-overload]
         new.run("wait", "--synced", "--portal")
         assert new.password("github.com") == "first"

@@ -12,6 +12,7 @@ from meshd.daemon import authoring, drilling, recovering
 from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon
 from meshd.daemon.handlers import wishes
+from meshd.daemon.portals import proving
 from meshd.daemon.recovering import Wish
 from meshd.daemon.recovery_state import due, report, to_ask
 from meshd.errors import BadRequest, MeshError
@@ -39,6 +40,7 @@ async def prepare(app: App, call: Call) -> dict[str, Any]:
     body = call.body
     key = await _master(app, body)
     running = _portals(app)
+    believed = [pin for portal in running if (pin := portal.watch.pin) is not None and not pin.frozen]
     wish = Wish(
         _scheme(body),
         tuple(body.get("labels", ())),
@@ -47,6 +49,7 @@ async def prepare(app: App, call: Call) -> dict[str, Any]:
         bool(body.get("replace")),
         tuple(portal.name for portal in running),
         tuple(dict.fromkeys(portal.account.portal for portal in running)),
+        *proving.to_remember(believed),
     )
     prepared, made, check = await recovering.prepare(app.daemon, key, wish)
     app.recovering.keep(prepared)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from meshd.daemon import drilling, names, restoring
+from meshd.daemon import drilling, names, restoring, searching
 from meshd.daemon.handlers.keys import check_unsealed
 from meshd.daemon.handlers.mesh import checked_name
+from meshd.daemon.portals.link import Where
+from meshd.daemon.portals.proving import Contradiction
 from meshd.daemon.portals.roster import where_of
-from meshd.daemon.restoring import Found
-from meshd.errors import BadRequest, Exists, NetworkError
+from meshd.daemon.searching import Found
+from meshd.errors import BadRequest, Exists, MeshError, NetworkError, NotFound, Refused, RemoteProtocolError
+from meshd.localapi.errors import with_details
 from meshd.profile import escrow, shares
 
 if TYPE_CHECKING:
@@ -19,8 +23,8 @@ if TYPE_CHECKING:
 
 
 async def restore(app: App, call: Call) -> dict[str, Any]:
-    """Shares, a place to ask, and a new master passphrase. ShareError, WrongPassphrase, NotFound, TrustError, Exists,
-    Locked; nothing is changed then."""
+    """Shares, a place to ask, and a new master passphrase. ShareError, WrongPassphrase, NotFound, TrustError,
+    PossibleAttack, Exists, Locked; nothing is changed then."""
     daemon, body = app.daemon, call.body
     passphrase: str | None = body.get("passphrase")
     inside = daemon.snapshot.connected
@@ -47,12 +51,13 @@ async def restore(app: App, call: Call) -> dict[str, Any]:
             done = await restoring.promote(daemon, found, sealed, name)
         else:
             done = await restoring.restore(daemon, found, passphrase, name, sealed, app.kdf, lambda: _caught_up(app))
-    called = names.current(daemon)
+    called, proof = names.current(daemon), found.proof
     return {
         "mesh": done.mesh,
         "device": done.device,
         "name": names.shown(called, done.device),
         "missing": done.missing,
+        "proof": None if proof is None else {"state": proof.state, "why": proof.why[:300], "records": proof.records},
         "others": [{"id": udf, "name": names.shown(called, udf)} for udf in sorted(daemon.snapshot.siblings)],
     }
 
@@ -64,19 +69,51 @@ def _caught_up(app: App) -> bool:
 
 
 async def _found(app: App, body: dict[str, Any], key: bytes) -> Found:
+    """What the places that were named give, together: one that answers is enough, unless another one lies."""
     daemon = app.daemon
+    looks: list[Callable[[], Awaitable[Found]]] = []
+    address = body.get("address", "")
     if "account" in body:
-        if app.online is None:
-            raise NetworkError("This daemon talks to no portals.")
-        where = where_of(body["account"], body.get("address", ""), plain=body.get("plain") is True)
-        return await restoring.from_portal(app.online.portals, where, key)
-    here = restoring.held(daemon, key) if daemon.snapshot.connected else None
-    if here is not None:
+        where = where_of(body["account"], address, plain=body.get("plain") is True)
+        looks.append(lambda: _from_portal(app, where, key, unproved=body.get("unproved") is True))
+        address = ""
+    if body.get("lan"):
+        looks.append(lambda: _from_lan(app, key, address))
+    if not looks:
+        here = searching.held(daemon, key) if daemon.snapshot.connected else None
+        if here is None:
+            raise BadRequest(
+                "Where is the mesh to be looked for?",
+                hint="at a portal: --account NAME@PORTAL; on this network: --lan; or both",
+            )
         return here
-    if not body.get("lan"):
-        raise BadRequest(
-            "Where is the mesh to be looked for?", hint="at a portal: --account NAME@PORTAL; on this network: --lan"
+    found: list[Found] = []
+    failures: list[MeshError] = []
+    for look in looks:
+        try:
+            found.append(await look())
+        except (NetworkError, NotFound, Refused, RemoteProtocolError) as exc:
+            failures.append(exc)
+            daemon.log.info("a place gave nothing to recover from: %s", exc)
+    if not found:
+        raise (
+            failures[0]
+            if len(failures) == 1
+            else NotFound(" ".join(f"{str(one).rstrip('.')}." for one in failures), hint=failures[0].hint)
         )
+    return searching.together(found)
+
+
+async def _from_portal(app: App, where: Where, key: bytes, *, unproved: bool) -> Found:
+    if app.online is None:
+        raise NetworkError("This daemon talks to no portals.")
+    try:
+        return await searching.from_portal(app.online.portals, where, key, unproved=unproved)
+    except Contradiction as exc:
+        raise with_details(exc, evidence=exc.evidence) from None
+
+
+async def _from_lan(app: App, key: bytes, address: str) -> Found:
     if app.network is None:
         raise NetworkError("This daemon uses no local network.", hint="see lan.enabled in its configuration")
-    return await restoring.from_lan(app.network, key, daemon.rng, body.get("address", ""))
+    return await searching.from_lan(app.network, key, app.daemon.rng, address)

@@ -8,6 +8,7 @@ elsewhere. Each try is signed anew, since a signature counts once.
 from __future__ import annotations
 
 import email.utils
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -318,10 +319,15 @@ class Link:
         return True
 
 
-async def personal_profiles(link: Link, mesh: str, *, signed: bool = True) -> list[bytes]:
+async def personal_profiles(link: Link, mesh: str) -> list[bytes]:
     """All personal profiles that the portal holds of a mesh, in the order of its log: the history by which they judge
     themselves. RemoteProtocolError for one without an end."""
-    found: list[bytes] = []
+    return [raw for raw, _ in await personal_records(link, mesh)]
+
+
+async def personal_records(link: Link, mesh: str, *, signed: bool = True) -> list[tuple[bytes, str]]:
+    """The same, each with the receipt that came with it; empty where none did."""
+    found: list[tuple[bytes, str]] = []
     size, page_key = 0, ""
     for _ in range(MAX_PAGES):
         asked = GetRequest(
@@ -329,15 +335,21 @@ async def personal_profiles(link: Link, mesh: str, *, signed: bool = True) -> li
             search_constraints=SearchConstraints(page_key=page_key or None),
         )
         answer = await link.ask("GetRecords", asked, GetRecordsResponse, signed=signed)
-        page = [bytes(item.data) for item in answer.data_items or [] if item.data]
+        page = records(answer)
         found += page
-        size += sum(map(len, page))
+        size += sum(len(raw) + len(receipt) for raw, receipt in page)
         if size > MAX_BYTES:
             break
         if not answer.page_key or answer.page_key == page_key:
             return found
         page_key = answer.page_key
     raise RemoteProtocolError("the portal's feed does not end")
+
+
+def records(answer: GetRecordsResponse) -> list[tuple[bytes, str]]:
+    """What a portal gave, and the receipt of each; empty where none came."""
+    pairs = itertools.zip_longest(answer.data_items or (), answer.receipts or (), fillvalue=None)
+    return [(bytes(item.data), receipt or "") for item, receipt in pairs if item is not None and item.data]
 
 
 def refusal(status: int, response: Response) -> MeshError:
