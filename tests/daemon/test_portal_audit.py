@@ -57,7 +57,7 @@ async def test_an_untouched_log_is_what_it_says(store):
     assert steps[-1] == (ENTRIES, ENTRIES)
     shown = audit.show(store)
     assert (shown["size"], shown["root"]) == (ENTRIES, found.root.hex())
-    assert {one["role"] for one in shown["keys"]} == {"log", "witness"}
+    assert {one["role"] for one in shown["keys"]} == {"log", "witness", "peer"}
     assert "secret" not in json.dumps(shown)
 
 

@@ -116,8 +116,8 @@ async def test_status_shows_the_signed_note_and_proves_that_it_extends_an_older_
         assert proof is not None and (proof.old_size, proof.new_size) == (5, 11) == (before.size, now.size)
         tree.verify_consistency(before.size, now.size, before.root, now.root, proof.hashes)
         assert (await portal.status(old_size=12)).consistency_proof is None
-        *log, witness = [Verifier.parse(key) for key in shown.log_keys or []]
-        assert [one.name for one in log] == [f"{DOMAIN}/mmm-log"]
+        *log, witness, asking = [Verifier.parse(key) for key in shown.log_keys or []]
+        assert [one.name for one in log] == [f"{DOMAIN}/mmm-log"] and asking.name == f"{DOMAIN}/mmm-peer"
         assert cosignature.verify(Note.parse((shown.checkpoint_value or "").encode()), witness) > 0
 
 

@@ -85,9 +85,11 @@ class Served:
         return Response(answer.status, codec._write(tree, codec.JSON, plain=False), codec.JSON, answer.headers)
 
 
-def served(sequencer: Sequencer, nursery: trio.Nursery, mirror: Mirror | None = None) -> Served:
+def served(
+    sequencer: Sequencer, nursery: trio.Nursery, mirror: Mirror | None = None, hosts: tuple[str, ...] = ()
+) -> Served:
     free = Limits(**dict.fromkeys(_RATES, 0))
-    service = Service(sequencer, Policy(DOMAIN), buckets=Buckets(free), metrics=Metrics(), mirror=mirror)
+    service = Service(sequencer, Policy(DOMAIN), buckets=Buckets(free), metrics=Metrics(), mirror=mirror, hosts=hosts)
     return Served(service, nursery)
 
 

@@ -13,7 +13,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from meshd.store.portal_db import open_portal
 MAX_LINE = 64 * 1024 * 1024
 REQUEST_SECONDS = 600.0
 Json = dict[str, Any]
+Fetch = Callable[[Json], Awaitable[Json]]
 _STATUS = {"suspend": SUSPENDED, "resume": OPEN, "close": CLOSED}
 _log = logging.getLogger(__name__)
 
@@ -44,8 +45,8 @@ _log = logging.getLogger(__name__)
 # --- what changes something -------------------------------------------------------------------------------------------
 
 
-async def perform(sequencer: Sequencer, policy: Policy, asked: Json) -> Json:
-    """Do what is asked; MeshError says why not."""
+async def perform(sequencer: Sequencer, policy: Policy, asked: Json, fetch: Fetch | None = None) -> Json:
+    """Do what is asked; MeshError says why not. `fetch` is of a portal that runs."""
     now = int(time.time())
     match asked:
         case {"command": "invite", "seconds": int(seconds), "note": str(note)}:
@@ -65,6 +66,12 @@ async def perform(sequencer: Sequencer, policy: Policy, asked: Json) -> Json:
             return await _changed(sequencer, asked, peers.add)
         case {"command": "peer-remove", "name": str()}:
             return await _changed(sequencer, asked, peers.remove)
+        case {"command": "fetch", "source": str(), "address": str(), "plain": bool()}:
+            if fetch is None:
+                raise BadRequest(
+                    "what is missing is known to a portal that runs", hint="start it: it asks its witnesses then"
+                )
+            return await fetch(asked)
         case {"command": "rotate-key" | "accept-loss" as what}:
             return await log_admin.perform(sequencer, what)
     raise BadRequest("an unknown command")
@@ -149,7 +156,12 @@ def backup(store: Path, target: Path) -> Json:
 
 
 async def serve(
-    path: Path, sequencer: Sequencer, policy: Policy, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    path: Path,
+    sequencer: Sequencer,
+    policy: Policy,
+    fetch: Fetch | None = None,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer on the administrator's socket until cancelled."""
     listener = unix.listen(path, os.geteuid())
@@ -160,7 +172,7 @@ async def serve(
             if unix.peer_credentials(stream).uid not in (0, os.geteuid()):
                 return
             with trio.move_on_after(REQUEST_SECONDS):
-                answer = await _answered(sequencer, policy, await _line(stream))
+                answer = await _answered(sequencer, policy, await _line(stream), fetch)
                 await stream.send_all(json.dumps(answer).encode() + b"\n")
         except (MeshError, *STREAM_ERRORS) as exc:
             _log.info("the administrator's request was cut short: %s", told(exc))
@@ -170,12 +182,12 @@ async def serve(
     await trio.serve_listeners(talk, [listener])
 
 
-async def _answered(sequencer: Sequencer, policy: Policy, line: bytes) -> Json:
+async def _answered(sequencer: Sequencer, policy: Policy, line: bytes, fetch: Fetch | None) -> Json:
     try:
         asked = json.loads(line)
         if not isinstance(asked, dict):
             raise BadRequest("a request is one object")
-        return await perform(sequencer, policy, asked)
+        return await perform(sequencer, policy, asked, fetch)
     except ValueError:
         return dict(error_body(BadRequest("not JSON")))
     except MeshError as exc:

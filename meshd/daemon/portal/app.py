@@ -19,17 +19,19 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from meshd.daemon.config import Address
 from meshd.daemon.logging import told
-from meshd.daemon.portal import admin
+from meshd.daemon.portal import admin, fetching
 from meshd.daemon.portal.config import Config
 from meshd.daemon.portal.http import Limits, Server
 from meshd.daemon.portal.limits import Buckets
 from meshd.daemon.portal.metrics import Metrics
 from meshd.daemon.portal.mirror import Mirror
+from meshd.daemon.portal.origin import Origin
 from meshd.daemon.portal.sequencer import Sequencer
 from meshd.daemon.portal.service import Service
 from meshd.daemon.portal.tls import Certificate
@@ -38,7 +40,9 @@ from meshd.daemon.portal.writes import Applied
 from meshd.errors import BadRequest, MeshError
 from meshd.net import systemd
 from meshd.net.portal_client import HttpClient
+from meshd.net.srv import Services
 from meshd.net.streams import STREAM_ERRORS, os_words
+from meshd.portal import names
 from meshd.store.db import get_meta, set_meta
 
 STORE, SOCKET, LOCK, CONFIG = "portal.db", "portal.sock", "portal.lock", "portal.toml"
@@ -140,7 +144,10 @@ class Portal:
                 for listener in figures:
                     nursery.start_soon(self._accept, listener, nursery, self.figures, None)
                 nursery.start_soon(self._sweep)
-                await nursery.start(partial(admin.serve, self.directory / SOCKET, self.sequencer, self.config.policy()))
+                fetch = self._fetch if self.witnesses is not None else None
+                await nursery.start(
+                    partial(admin.serve, self.directory / SOCKET, self.sequencer, self.config.policy(), fetch)
+                )
                 await self._remember()
                 if self.witnesses is not None:
                     await self.witnesses.guard()
@@ -153,6 +160,23 @@ class Portal:
             with trio.CancelScope(shield=True):
                 await self.http.aclose()
             self.sequencer.close()
+
+    async def _fetch(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Get what this store lost from a mirror."""
+        log = self.sequencer.own_log
+        assert log is not None and self.witnesses is not None
+        where = names.normalise_portal(asked["source"])
+        source = Origin(
+            self.http,
+            Services(),
+            where,
+            log.peer.key,
+            address=asked["address"],
+            plain=asked["plain"],
+            now=lambda: log.now,
+        )
+        came = await fetching.fetch(self.sequencer, self.witnesses, source)
+        return {"fetched": came, "size": log.signed.size, "behind": log.ahead}
 
     async def _remember(self) -> None:
         """Whose portal this directory is; BadRequest if it is another's: its accounts are of that domain."""

@@ -66,6 +66,7 @@ class Log(Shown):
         self._signers = [
             Signer(self.origin, SigningKey.from_private(key.secret)) for key in self._log_keys(connection, now)
         ]
+        self.peer = peer_key(connection, self.domain, now)
         (witness, *_) = log_rows.keys(connection, WITNESS_ROLE, now)
         self.witness = Cosigner(f"{self.domain}/{WITNESS}", SigningKey.from_private(witness.secret))
 
@@ -78,6 +79,10 @@ class Log(Shown):
     def vkeys(self) -> list[str]:
         """Of the log, the newest first, and of the witness."""
         return [*(signer.vkey for signer in self._signers), self.witness.vkey]
+
+    @property
+    def stated(self) -> list[str]:
+        return [*self.vkeys, self.peer.vkey]
 
     @property
     def verifiers(self) -> list[Verifier]:

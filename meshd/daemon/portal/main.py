@@ -168,7 +168,7 @@ def _asked(arguments: argparse.Namespace) -> Json:
     if arguments.what == "peer":
         return peers.asked(arguments)
     if arguments.what == "log":
-        return {"command": arguments.verb}
+        return log_admin.asked(arguments)
     if arguments.what == "account":
         return {"command": arguments.verb, "account": arguments.account}
     texts = [

@@ -23,6 +23,7 @@ from meshd.daemon.portal.filling import Forked, fill
 from meshd.daemon.portal.http import Request, Response
 from meshd.daemon.portal.mirrored import EVIDENCE, Identity, Mirrored, cosigned
 from meshd.daemon.portal.origin import Origin, Shown
+from meshd.daemon.portal.peers import TRANSFER
 from meshd.daemon.portal.sequencer import Sequencer
 from meshd.daemon.portal.tree import reader
 from meshd.daemon.portal.witness import ADD, PREFIX
@@ -31,7 +32,7 @@ from meshd.store import portal_log_rows as log_rows
 from meshd.store.db import get_meta, set_meta
 from meshd.tlog import cosignature, tree, watch, witness
 from meshd.tlog.checkpoint import Checkpoint
-from meshd.tlog.note import COSIGNATURE, Note, Verifier
+from meshd.tlog.note import COSIGNATURE, ED25519, Note, Verifier
 from meshd.tlog.watch import Evidence, Pin
 
 PAUSE_SECONDS = 15.0  # between two looks at a log that is all here
@@ -145,7 +146,7 @@ class Mirror:
                 if pin is None and not self._keys:
                     trusted = ", ".join(one.vkey for one in found.keys)
                     _log.warning("%s is believed at first sight, by its key %s", self.name, trusted)
-                await self._write(found, seen)
+                await self._write(found, seen, first=pin is None)
                 return found
             case watch.Same(found):
                 return found
@@ -161,13 +162,15 @@ class Mirror:
                         raise await self._freeze(shown.evidence)
                 raise ProofError(f"{self._origin.domain} does not prove that its log only grew: {reason}")
 
-    async def _write(self, pin: Pin, seen: Shown | None) -> None:
+    async def _write(self, pin: Pin, seen: Shown | None, *, first: bool = False) -> None:
         now, note = int(self._wall()), pin.note.encode().decode()
 
         def work(connection: sqlite3.Connection) -> None:
             if seen is not None:
                 witnesses = [one.vkey for one in seen.keys if one.kind == COSIGNATURE]
                 log_rows.put_peer(connection, self.name, "", [one.vkey for one in pin.keys], witnesses)
+                if first:  # whose log it is may have it back; later such a key is a matter for whoever runs this
+                    _grant_back(connection, self.name, self._origin.domain, seen.keys)
             log_rows.saw(connection, self.name, pin.size, pin.root, note, now)
             if self.size == pin.size:
                 log_rows.set_note(connection, pin.size, note)
@@ -254,3 +257,11 @@ class Mirror:
         if log is None or log.signed.size < wanted.size:
             return False
         return tree.root(wanted.size, reader(self._sequencer.view.connection)) == wanted.root
+
+
+def _grant_back(connection: sqlite3.Connection, origin: str, domain: str, keys: Sequence[Verifier]) -> None:
+    """Let the portal ask for its own log, by the key that it names for asking."""
+    for one in keys:
+        if one.kind == ED25519 and one.name == domain + TRANSFER:
+            values = (one.key.udf, one.key.public, "full", origin)
+            connection.execute("INSERT OR REPLACE INTO peers (keyid, key, granted, name) VALUES (?, ?, ?, ?)", values)

@@ -50,7 +50,7 @@ def run(argv: Sequence[str], where: Callable[[argparse.Namespace], Path]) -> Non
             _write_evidence(directory / app.STORE, arguments.evidence)
             return
         config = configs.overrule(configs.load(file), arguments)
-        config = msgspec.structs.replace(config, domain=origin.partition("/")[0])
+        config = msgspec.structs.replace(config, domain=origin.partition("/")[0], hosts=(*config.hosts, identity.name))
         if not arguments.once:
             config = configs.check(config)
         logging.start(config.log.level)

@@ -64,6 +64,11 @@ class Shown(abc.ABC):
     def vkeys(self) -> list[str]:
         """Of the log, the newest first, and of the cosigners that the reader may know."""
 
+    @property
+    def stated(self) -> list[str]:
+        """What Status names as LogKeys."""
+        return self.vkeys
+
     @abc.abstractmethod
     def sign(self, edge: Frontier) -> None:
         """The tree of this edge is durable."""
@@ -121,7 +126,7 @@ class Shown(abc.ABC):
             last_checkpoint=signed.time,
             next_checkpoint=self.due,
             checkpoint=signed.note.encode().decode(),
-            log_keys=self.vkeys,
+            log_keys=self.stated,
             min_index=0,
             consistency=proof,
             peers=[
