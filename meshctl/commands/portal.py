@@ -125,7 +125,7 @@ def portal_verify(args: argparse.Namespace, session: Session) -> int:
             session.terminal.data(f"{args.proof} proves that it has {text(one, 'entry')}; to check it:")
             keys = " ".join(f"--key '{key}'" for key in texts(inner(one, "log"), "keys"))
             session.terminal.data(f"  meshctl portal check-proof {args.proof} {keys}")
-    bad = [one for one in found if text(one, "verdict") in ("suspect", "contradicted", "intrusion")]
+    bad = [one for one in found if text(one, "verdict") in ("uncosigned", "suspect", "contradicted", "intrusion")]
     if bad:
         return 10
     return 1 if any(text(one, "verdict") == "unreachable" for one in found) else 0

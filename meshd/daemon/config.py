@@ -15,7 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from meshd.errors import BadRequest
+from meshd.errors import BadRequest, FormatError
+from meshd.portal.names import normalise_portal
+from meshd.tlog import policy
+from meshd.tlog.policy import Policy
 
 MAX_FILE = 1024 * 1024
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -76,10 +79,12 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that can be set. `peers`: a device's name → where to try it besides discovery."""
+    """Everything that can be set. `peers`: a device's name → where to try it besides discovery. `policies`: a portal's
+    domain → whose signatures its log has to have."""
 
     lan: Lan = Lan()
     peers: dict[str, Address] = field(default_factory=dict)
+    policies: dict[str, Policy] = field(default_factory=dict)
     lock: Lock = Lock()
     limits: Limits = Limits()
     log: Log = Log()
@@ -100,25 +105,31 @@ def load(path: Path) -> Config:
     if len(data) > MAX_FILE:
         raise BadRequest(f"{path} is larger than {MAX_FILE} bytes")
     try:
-        return parse(data.decode())
+        return parse(data.decode(), path.parent)
     except (BadRequest, UnicodeDecodeError) as exc:
         hint = exc.hint if isinstance(exc, BadRequest) else None
         raise BadRequest(f"{path}: {exc}", hint=hint) from exc
 
 
-def parse(text: str) -> Config:
-    """The settings in the text of a meshd.toml."""
+def parse(text: str, base: Path = Path()) -> Config:
+    """The settings in the text of a meshd.toml; files that it names are below `base` unless they say otherwise."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         raise BadRequest(f"not TOML: {exc}") from exc
     values: dict[str, Any] = {}
     for name, table in document.items():
-        if name not in TABLES and name != "peers":
-            raise _unknown(name, [*TABLES, "peers"], "there is no table [{}]")
+        if name not in TABLES and name not in ("peers", "policies"):
+            raise _unknown(name, [*TABLES, "peers", "policies"], "there is no table [{}]")
         if not isinstance(table, dict):
             raise BadRequest(f"{name} is a table: write [{name}] on a line of its own")
-        values[name] = _peers(table) if name == "peers" else _table(name, table)
+        match name:
+            case "peers":
+                values[name] = _peers(table)
+            case "policies":
+                values[name] = _policies(table, base)
+            case _:
+                values[name] = _table(name, table)
     return Config(**values)
 
 
@@ -166,6 +177,24 @@ def _peers(table: dict[str, Any]) -> dict[str, Address]:
         found[name] = address(value)
         if found[name].port == 0:
             raise BadRequest(f"peers.{name} needs a port")
+    return found
+
+
+def _policies(table: dict[str, Any], base: Path) -> dict[str, Policy]:
+    found = {}
+    for name, value in table.items():
+        where = f"policies.{name}"
+        if not isinstance(value, str):
+            raise BadRequest(f'{where} is the name of a file in quotes, such as "witnesses.policy"')
+        try:
+            domain = normalise_portal(name)
+            with (base / value).open("rb") as file:
+                found[domain] = Policy.parse(file.read(policy.MAX_BYTES + 1))
+        except FormatError as exc:
+            raise BadRequest(f"{where}: {exc}") from exc
+        except (OSError, ValueError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else "no name of a file"
+            raise BadRequest(f"{where}: {value!r} can't be read: {why}") from exc
     return found
 
 

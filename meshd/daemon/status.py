@@ -387,7 +387,7 @@ def _strikes(app: App, names: Mapping[str, str], health: Health) -> None:
 
 def _portals(daemon: Daemon, health: Health) -> None:
     """Portals whose logs do not prove what they owe."""
-    pins: list[portal_pins.PinRow] = health.read(lambda: portal_pins.every(daemon.reader.connection), [])
+    pins: list[portal_pins.PinRow] = health.read(lambda: portal_pins.every_shown(daemon.reader.connection), [])
     for pin in pins:
         if pin.frozen:
             health.add(
@@ -406,8 +406,8 @@ def _portals(daemon: Daemon, health: Health) -> None:
         elif pin.fresh and pin.time > pin.fresh:
             health.add(
                 "portal-stale",
-                f"{pin.account}: the portal shows an old checkpoint of its log, due until {moment(pin.fresh)}: it may"
-                " be withholding what is newer.",
+                f"{pin.account}: the newest checkpoint of the portal's log that was cosigned is old, a newer one was due by"
+                f" {moment(pin.fresh)}: it may be withholding what is newer.",
                 "if the clock here is right: bring two devices into one network, where they compare what they saw",
             )
 

@@ -38,7 +38,7 @@ PORTAL = record(
     },
     {"address": nullable(ADDRESS), "plain": PLAIN, "log": LOG},
 )
-VERDICTS = ("verified", "unverifiable", "stale", "suspect", "contradicted", "intrusion", "unreachable")
+VERDICTS = ("verified", "unverifiable", "stale", "uncosigned", "suspect", "contradicted", "intrusion", "unreachable")
 VERDICT = record(
     {
         "account": ACCOUNT,

@@ -45,6 +45,13 @@ class Receipt:
 
 
 def get(connection: sqlite3.Connection, account: str) -> PinRow | None:
+    """The pin; None where nothing was believed yet."""
+    found = shown(connection, account)
+    return found if found is not None and found.note else None
+
+
+def shown(connection: sqlite3.Connection, account: str) -> PinRow | None:
+    """The same with one that says only why nothing was believed yet: its note is empty."""
     with store_errors():
         row = connection.execute(f"SELECT {_PIN} FROM portal_pins WHERE account = ?", (account,)).fetchone()  # noqa: S608
     return None if row is None else _pin(row)
@@ -52,6 +59,11 @@ def get(connection: sqlite3.Connection, account: str) -> PinRow | None:
 
 def every(connection: sqlite3.Connection) -> list[PinRow]:
     """All pins, by account."""
+    return [pin for pin in every_shown(connection) if pin.note]
+
+
+def every_shown(connection: sqlite3.Connection) -> list[PinRow]:
+    """As `shown`, of all accounts."""
     with store_errors():
         rows = connection.execute(f"SELECT {_PIN} FROM portal_pins ORDER BY account").fetchall()  # noqa: S608
     return [_pin(row) for row in rows]
@@ -62,10 +74,10 @@ def advance(connection: sqlite3.Connection, pin: PinRow) -> bool:
     further meanwhile or the pin was frozen."""
     cursor = connection.execute(
         f"INSERT INTO portal_pins ({_PIN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, '', 0, 0, '')"  # noqa: S608
-        " ON CONFLICT (account) DO UPDATE SET keys = excluded.keys, size = excluded.size, root = excluded.root,"
-        " note = excluded.note, time = excluded.time, fresh = excluded.fresh, suspect = suspect * owes,"
+        " ON CONFLICT (account) DO UPDATE SET origin = excluded.origin, keys = excluded.keys, size = excluded.size,"
+        " root = excluded.root, note = excluded.note, time = excluded.time, fresh = excluded.fresh, suspect = suspect * owes,"
         " why = CASE owes WHEN 0 THEN '' ELSE why END"
-        " WHERE frozen = 0 AND origin = excluded.origin AND size <= excluded.size",
+        " WHERE note = '' OR (frozen = 0 AND origin = excluded.origin AND size <= excluded.size)",
         (
             pin.account,
             pin.origin,
@@ -82,13 +94,17 @@ def advance(connection: sqlite3.Connection, pin: PinRow) -> bool:
 
 def suspect(connection: sqlite3.Connection, account: str, why: str, now_ms: int, *, owes: bool = False) -> bool:
     """It does not prove what it owes; the pin stays. `owes`: more than that it only grew. True if new."""
-    before = get(connection, account)
+    before = shown(connection, account)
+    connection.execute(
+        f"INSERT OR IGNORE INTO portal_pins ({_PIN}) VALUES (?, '', '', 0, x'', '', ?, 0, 0, '', 0, 0, '')",  # noqa: S608
+        (account, now_ms),
+    )
     connection.execute(
         "UPDATE portal_pins SET suspect = CASE suspect WHEN 0 THEN ? ELSE suspect END, why = ?, owes = max(owes, ?)"
         " WHERE account = ?",
         (now_ms, why, int(owes), account),
     )
-    return before is not None and not before.suspect
+    return before is None or not before.suspect
 
 
 def clear(connection: sqlite3.Connection, account: str) -> None:

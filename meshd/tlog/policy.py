@@ -74,6 +74,20 @@ class Policy:
                 done.add(name)
         return self.quorum in done
 
+    def met(self, note: Note, now: int) -> int | None:
+        """The newest time by which the quorum had cosigned (seconds), not after `now`; None if it has not.
+
+        SignatureError as `cosigners` says; a quorum of nobody is met at any time."""
+        if self.quorum == NONE:
+            return now
+        done: list[str] = []
+        for name, time in sorted(self.cosigners(note), key=lambda one: -one[1]):
+            if time <= now:
+                done.append(name)
+                if self.meets(done):
+                    return time
+        return None
+
     def satisfied(self, note: Note, logs: Iterable[Verifier] = ()) -> Satisfied:
         """What the policy says of a checkpoint; `logs` are further known log keys.
 

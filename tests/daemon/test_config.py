@@ -126,6 +126,7 @@ def test_the_page_about_settings_names_each_with_its_default():
         rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \|", section[1], re.M))
         assert rows == {one.name: shown(one.default) for one in dataclasses.fields(kind)}
     assert re.search(r"^## `\[peers\]`$", page, re.M)
+    assert re.search(r"^## `\[policies\]`$", page, re.M)
     parser = argparse.ArgumentParser(add_help=False)
     config.add_arguments(parser)
     for action in parser._actions:
@@ -135,9 +136,10 @@ def test_the_page_about_settings_names_each_with_its_default():
 def test_the_example_shows_every_setting_at_its_default():
     text = (OPS / "meshd.toml").read_text()
     assert config.parse(text) == Config()
-    opened = tomllib.loads(re.sub(r"^# (?=[a-z_\"]+ = )", "", text, flags=re.M))
-    peers = opened.pop("peers")
-    assert peers
+    opened = tomllib.loads(re.sub(r"^# (?=[a-z_.\"]+ = )", "", text, flags=re.M))
+    peers, policies = opened.pop("peers"), opened.pop("policies")
+    assert peers and policies
     for table, kind in config.TABLES.items():
         assert set(opened[table]) == {one.name for one in dataclasses.fields(kind)}
-    assert dataclasses.replace(config.parse(re.sub(r"^# (?=[a-z_\"]+ = )", "", text, flags=re.M)), peers={}) == Config()
+    opened_again = re.sub(r"^# (?=[a-z_]+ = )", "", text, flags=re.M)
+    assert dataclasses.replace(config.parse(opened_again), peers={}) == Config()

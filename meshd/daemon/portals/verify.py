@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from meshd.daemon.portals import quorum
 from meshd.daemon.portals.receipts import PAGE, read
 from meshd.daemon.portals.state import Portal
 from meshd.daemon.portals.watch import Contradicted, Unproved, held_as
-from meshd.errors import FormatError, MeshError, NotFound, TrustError
+from meshd.errors import FormatError, MeshError, NotFound, SignatureError, TrustError
 from meshd.portal.messages import GetRecordsResponse, GetRequest
 from meshd.portal.structures import KeyValue, SearchConstraints
 from meshd.profile.claim import Kind
@@ -53,12 +54,20 @@ async def _verified(portal: Portal, found: _Found, wanted: Sequence[bytes]) -> d
         watch.check()
         await watch.settle(await watch.look())
         if watch.pin is None:
+            doubt = portal_pins.shown(portal.daemon.reader.connection, portal.name)
+            if doubt is not None:
+                return _verdict(portal, "suspect", doubt.why)
             return _verdict(portal, "unverifiable", "it keeps no log: what it shows or withholds can't be verified")
         agreed = await watch.compare_siblings()
         if not agreed or (watch.pin.suspect and not watch.pin.owes):
             return _verdict(portal, "suspect", watch.pin.why)
         await _read_feed(portal, found, frozenset(wanted))
-        return await _judged(portal, found)
+        judged = await _judged(portal, found)
+        try:
+            await quorum.wait_for(watch, watch.policy)
+        except SignatureError as exc:
+            judged |= {"verdict": "uncosigned", "message": str(exc)} if judged["verdict"] == "verified" else {}
+        return judged
     except Contradicted as exc:
         return _verdict(portal, "contradicted", str(exc))
     except (FormatError, TrustError) as exc:

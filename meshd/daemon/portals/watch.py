@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from meshd.crypto import base64url
+from meshd.daemon.portals import quorum
 from meshd.errors import Denied, FormatError, MeshError, NotFound, Refused, RemoteProtocolError, TrustError
 from meshd.portal.messages import StatusRequest, StatusResponse
 from meshd.profile import payload
@@ -27,6 +28,7 @@ from meshd.tlog import checkpoint as checkpoints
 from meshd.tlog import tree, watch
 from meshd.tlog.checkpoint import Checkpoint
 from meshd.tlog.note import COSIGNATURE, ED25519, Note, Verifier
+from meshd.tlog.policy import Policy
 from meshd.tlog.watch import Evidence, Pin
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ USUAL_INTERVAL = 24 * 3600  # seconds between checkpoints, where the portal does
 LEAST_INTERVAL, MOST_INTERVAL = 60, 30 * 24 * 3600
 LOOK_SECONDS = 900.0  # between two looks at a portal from which nothing comes
 MAX_KEYS = 16
+_ANYBODY = Policy()
 
 
 class Contradicted(RemoteProtocolError):
@@ -71,6 +74,11 @@ class Watch:
         return pin
 
     @property
+    def policy(self) -> Policy:
+        """Whose signatures this portal's log has to have, as the settings say."""
+        return self._daemon.config.policies.get(self._portal.account.portal, _ANYBODY)
+
+    @property
     def doubted(self) -> bool:
         """Is it suspect, or worse?"""
         pin = self.pin
@@ -84,9 +92,11 @@ class Watch:
 
     def view(self) -> dict[str, Any]:
         """As the local API shows it."""
-        pin = self.pin
+        pin = store.shown(self._daemon.reader.connection, self._portal.name)
         if pin is None:
             return {"state": "none"}
+        if not pin.note:
+            return {"state": "suspect", "since": payload.write_date(pin.suspect // 1000)}
         stale = pin.fresh and pin.time > pin.fresh
         state = "contradicted" if pin.frozen else "suspect" if pin.suspect else "stale" if stale else "verified"
         since = pin.frozen or pin.suspect
@@ -187,8 +197,8 @@ class Watch:
         found = await self._passed(held, note, named, proof_hashes(answer))
         now = self._daemon.now_ms()
         cosigners = tuple(one for one in named if one.kind == COSIGNATURE)
-        age = watch.freshness(found.note, cosigners, now // 1000, interval := interval_of(answer))
-        fresh = 0 if not cosigners else ((age.newest or 0) + 2 * interval) * 1000
+        before, span = pin.fresh if pin is not None else None, 2000 * interval_of(answer)
+        fresh = quorum.fresh_until(self.policy, found.note, cosigners, before, now, span)
         keys = tuple(one.vkey for one in (*found.keys, *cosigners))
         text = found.note.encode().decode()
         return PinRow(self._portal.name, found.origin, keys, found.size, found.root, text, now, fresh)
@@ -197,7 +207,9 @@ class Watch:
         self, held: Pin | None, note: Note, named: tuple[Verifier, ...], proof: tuple[bytes, ...] | None
     ) -> Pin:
         """The pin after this checkpoint. Unproved, Contradicted."""
-        match watch.judge(held, note, named, None, proof, self._daemon.now_ms() // 1000):
+        quorum.check_log(self.policy, note)
+        policy = quorum.without_quorum(self.policy)
+        match watch.judge(held, note, named, policy, proof, self._daemon.now_ms() // 1000):
             case watch.Advanced(pin) | watch.Same(pin):
                 return pin
             case watch.Contradiction(evidence):
