@@ -21,6 +21,7 @@ Row = tuple[str, str]  # module below meshctl.commands, what the command does
 
 COMMANDS: dict[str, Row | dict[str, Row]] = {
     "status": ("status", "how this device and its mesh stand"),
+    "doctor": ("doctor", "what is right and what is not, a line each, with what to do"),
     "init": ("mesh", "make a new mesh, with this device as its first admin"),
     "invite": ("invite", "let another device join: shows a code and says who joined"),
     "connect": ("connect", "join a mesh, with the code that another device shows or through an account"),

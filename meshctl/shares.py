@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 LENGTHS = (20, 33)
 MAX_FILE = 65536
 _COLUMNS = 3
-_ENTER, _LEAVE = "\x1b[?1049h\x1b[2J\x1b[H", "\x1b[2J\x1b[H\x1b[?1049l"
 
 
 def no_core() -> None:
@@ -31,24 +30,6 @@ def no_core() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-class Aside:
-    """The alternate screen, for as long as the block lasts; nothing at all where there is no terminal."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        self._terminal = terminal
-
-    def __enter__(self) -> None:
-        self._say(_ENTER)
-
-    def __exit__(self, *error: object) -> None:
-        self._say(_LEAVE)
-
-    def _say(self, code: str) -> None:
-        if self._terminal.rich:
-            self._terminal.stdout.write(code)
-            self._terminal.stdout.flush()
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------
@@ -71,24 +52,21 @@ def from_file(name: str, *, most: int = MAX_FILE) -> str:
 def typed(terminal: Terminal) -> str:
     """One share as a person types it, some words a line; empty when they give up. Words that can't be right are named
     at once."""
-    terminal.styled("The words of one share, as many a line as you like. Four letters of a word are enough, Tab")
-    terminal.styled("completes, a line with - takes the last word back, an empty line ends.\n")
+    terminal.styled(
+        "The words of one share, as many a line as you like. Four letters of a word are enough, Tab completes."
+    )
+    terminal.styled("- takes the last word back, NUMBER WORD puts another in its place, an empty line ends.\n")
     words: list[str] = []
-    while len(words) < LENGTHS[1]:
-        typed_line = line(terminal, f"word {len(words) + 1}: ")
-        if typed_line.strip() == "-":
+    while not _whole(words):
+        of = f"{LENGTHS[0]} or {LENGTHS[1]}" if len(words) < LENGTHS[0] else str(LENGTHS[1])
+        given = line(terminal, f"word {len(words) + 1} of {of}: ").split()
+        if not given:
+            break
+        if given == ["-"]:
             terminal.styled(f"taken back: word {len(words)}" if words else "there is none")
             words = words[:-1]
-            continue
-        if not typed_line.strip():
-            break
-        for word in typed_line.split():
-            found = _fitting(word)
-            if len(found) != 1:
-                why = f"may be {', '.join(found[:6])}" if found else "is not in the list"
-                terminal.styled(f"word {len(words) + 1}, {shown(word)}, {why}: go on from it")
-                break
-            words.append(found[0])
+        else:
+            _take(terminal, words, given)
     return " ".join(words)
 
 
@@ -106,11 +84,48 @@ def corrected(terminal: Terminal, words: str, answer: Json) -> str:
             )
     if not misread or len(listed) not in LENGTHS:
         return ""
-    mend = line(terminal, "NUMBER WORD mends one, an empty line gives up: ").split()
-    if len(mend) != 2 or not mend[0].isdecimal() or not 1 <= int(mend[0]) <= len(listed):
-        return ""
-    listed[int(mend[0]) - 1] = mend[1]
-    return " ".join(listed)
+    while given := line(terminal, "NUMBER WORD mends, an empty line gives up: ").split():
+        mended = list(listed)
+        if _take(terminal, mended, given, mend=True):
+            return " ".join(mended)
+    return ""
+
+
+def _take(terminal: Terminal, words: list[str], given: list[str], *, mend: bool = False) -> bool:
+    """Put what was typed at its place: next, or where the number before it says; numbers may stand there as they are
+    printed. False where something can't be meant so; what was before it is taken."""
+    place = 0
+    for word in given:
+        last = len(words) if mend else min(len(words) + 1, LENGTHS[1])
+        if word.rstrip(".").isdecimal():
+            place = int(word.rstrip("."))
+            if not 1 <= place <= last:
+                terminal.styled(f"{shown(word)} is the number of no word from 1 to {last}")
+                return False
+            continue
+        if not place and (mend or len(words) == LENGTHS[1]):
+            terminal.styled(f"{shown(word)}: for which word? Put its number before it")
+            return False
+        at = place or len(words) + 1
+        found = _fitting(word)
+        if len(found) != 1:
+            why = f"may be {', '.join(found[:6])}" if found else "is not in the list"
+            terminal.styled(f"word {at}, {shown(word)}, {why}: go on from it")
+            return False
+        words[at - 1 : at] = found
+        place = 0
+    return True
+
+
+def _whole(words: list[str]) -> bool:
+    """As many words as the longer kind of share has, or as the shorter one, and they fit together."""
+    if len(words) != LENGTHS[0]:
+        return len(words) >= LENGTHS[1]
+    from shamir_mnemonic.rs1024 import verify_checksum
+    from shamir_mnemonic.wordlist import WORD_INDEX_MAP
+
+    indices = [WORD_INDEX_MAP[word] for word in words]
+    return any(verify_checksum(indices, string) for string in (b"shamir_extendable", b"shamir"))
 
 
 def _fitting(word: str) -> list[str]:
@@ -142,7 +157,7 @@ def show(terminal: Terminal, told: Json, about: Json) -> None:
     """One share a screen, each until its person has it."""
     listed = records(told, "shares")
     for share in listed:
-        with Aside(terminal):
+        with terminal.aside():
             terminal.styled(shown(page(told, share, about), keep="\n"))
             last = "the last one" if share is listed[-1] else "the next one follows"
             line(terminal, f"Write it down, then press Enter ({last}): ")

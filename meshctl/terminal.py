@@ -41,6 +41,25 @@ def _escaped(letter: str) -> str:
     return named or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 
+class Aside:
+    """The alternate screen, for as long as the block lasts: wiped before it is left, so that nothing of it stays in the
+    scrollback. Nothing at all where there is no terminal."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    def __enter__(self) -> None:
+        self._say("\x1b[?1049h\x1b[2J\x1b[H")
+
+    def __exit__(self, *error: object) -> None:
+        self._say("\x1b[2J\x1b[H\x1b[?1049l")
+
+    def _say(self, code: str) -> None:
+        if self._terminal.rich:
+            self._terminal.stdout.write(code)
+            self._terminal.stdout.flush()
+
+
 class Terminal:
     """The three streams. `ask` is how a secret is asked for; tests give their own."""
 
@@ -102,6 +121,10 @@ class Terminal:
         """Make sure that everything was written: a full disk shows here."""
         self.stdout.flush()
         self.stderr.flush()
+
+    def aside(self) -> Aside:
+        """`with terminal.aside():` what is shown meanwhile is gone afterwards."""
+        return Aside(self)
 
     @property
     def width(self) -> int:

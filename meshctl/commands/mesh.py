@@ -93,11 +93,12 @@ def new_master(args: argparse.Namespace, session: Session) -> str:
     if args.master_passphrase_file is not None:
         return passphrases.from_file(args.master_passphrase_file, terminal)
     phrase = text(session.client.post(path("phrase"), {"words": 6}), "phrase")
-    terminal.talk(
-        "\nThe master passphrase is asked for when an admin is added or removed. Write this one down and\n"
-        f"keep it apart from your devices, or type one of your own:\n\n    {phrase}\n"
-    )
-    own = terminal.ask("Master passphrase (Enter takes the one above): ")
+    with terminal.aside():
+        terminal.talk(
+            "\nThe master passphrase is asked for when an admin is added or removed. Write this one down and\n"
+            f"keep it apart from your devices, or type one of your own:\n\n    {phrase}\n"
+        )
+        own = terminal.ask("Master passphrase (Enter takes the one above, once it is written down): ")
     if not own:
         return phrase
     if terminal.ask("Master passphrase, once more: ") != own:

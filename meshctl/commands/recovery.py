@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshctl import passphrases, shares, table
+from meshctl import giving, passphrases, shares, table
 from meshctl.answers import ago, counted, day, inner, number, records, text, texts
 from meshctl.client import path
 from meshd.errors import BadRequest, MeshError, Refused
@@ -163,42 +163,13 @@ def recovery_check_share(args: argparse.Namespace, session: Session) -> int:
         for name in args.share_file or ()
     ]
     if not args.share_file:
-        answers.append(_typed_share(session, "check"))
+        answers.append(giving.one_share(session, "check"))
     if session.as_json:
         session.json(answers[0] if len(answers) == 1 else {"checked": answers})
     else:
         for answer in answers:
-            _tell_fault(session, answer)
+            giving.tell_fault(session, answer)
     return OK if all(answer.get("ok") is True for answer in answers) else ATTACK
-
-
-def _tell_fault(session: Session, answer: Json) -> None:
-    """What is said of a share. Words that may be right are told on a terminal alone."""
-    session.terminal.talk(text(answer, "message"))
-    for one in records(answer, "misread"):
-        likely = ", ".join(texts(one, "likely"))
-        if likely and session.terminal.rich:
-            session.terminal.talk(f"  word {number(one, 'place')}: perhaps {likely}")
-
-
-def _typed_share(session: Session, *where: str) -> Json:
-    """What the daemon says of a share that a person types and mends."""
-    terminal = session.terminal
-    if not terminal.stdin.isatty():
-        raise BadRequest("there is nobody to type a share", hint="--share-file F reads it")
-    shares.no_core()
-    with shares.Aside(terminal):
-        words = shares.typed(terminal)
-        if not words:
-            raise Refused("no share was given")
-        while True:
-            answer = session.client.post(path("recovery", *where), {"words": words})
-            if not records(answer, "misread"):
-                return answer
-            mended = shares.corrected(terminal, words, answer)
-            if not mended:
-                return answer
-            words = mended
 
 
 # --- drill ------------------------------------------------------------------------------------------------------------
@@ -216,29 +187,18 @@ def recovery_drill(args: argparse.Namespace, session: Session) -> int:
     client = session.client
     if args.forget:
         return session.done(client.delete(path("recovery", "drill")), "forgotten")
-    lacking = "any share"
     if args.share_file:
+        lacking = "any share"
         for name in args.share_file:
             answer = client.post(path("recovery", "drill", "shares"), {"words": shares.from_file(name)})
             if answer.get("ok") is not True and answer.get("fault") != "duplicate":
                 raise MeshError(f"{name}: {text(answer, 'message')}")
             lacking = text(answer, "lacking")
+        if lacking:
+            raise giving.not_enough(lacking)
     else:
         given = number(client.get(path("recovery")), "drill_given")
-        if given:
-            session.terminal.talk(f"{counted(given, 'share')} given so far")
-        while lacking:
-            answer = _typed_share(session, "drill", "shares")
-            _tell_fault(session, answer)
-            lacking = text(answer, "lacking")
-            if lacking:
-                session.terminal.talk(f"{counted(number(answer, 'given'), 'share')} given, needed: {lacking}")
-                if not session.terminal.agrees("Another one now?"):
-                    break
-    if lacking:
-        raise MeshError(
-            f"not enough shares yet: {lacking}", hint="those given wait here until this device locks; go on any time"
-        )
+        giving.enough_shares(session, "drill", given, "any share")
     body: Json = {}
     if (secret := _share_passphrase(args, session, new=False)) is not None:
         body["share_passphrase"] = secret

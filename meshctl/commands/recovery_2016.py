@@ -61,7 +61,7 @@ def _given(args: argparse.Namespace, session: Session) -> list[str]:
     if session.as_json or not terminal.stdin.isatty():
         raise BadRequest("there is nobody to type shares", hint="give them in files: --share-file F")
     given: list[str] = []
-    with shares.Aside(terminal):
+    with terminal.aside():
         terminal.styled("The shares of 2016, one a line, as in EBUZV-JAGO6-…; an empty line ends.\n")
         while len(given) < MAX_SHARES and (line := shares.line(terminal, f"share {len(given) + 1}: ").strip()):
             given.append(line)

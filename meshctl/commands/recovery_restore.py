@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshctl import passphrases, shares
+from meshctl import giving, passphrases, shares
 from meshctl.answers import counted, inner, number, records, text
 from meshctl.client import path
 from meshctl.commands.mesh import device_name, device_passphrase, new_master
@@ -27,6 +27,7 @@ def recovery_restore_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unproved", action="store_true", help="take what the portal's log does not prove")
     parser.add_argument("--insecure-http", action="store_true", help="reach the portal without TLS, for a test")
     parser.add_argument("--share-file", metavar="F", action="append", help="a file that holds a share; repeat it")
+    parser.add_argument("--forget", action="store_true", help="forget the shares that were typed so far, and stop")
     parser.add_argument(
         "--share-passphrase-file", metavar="F", help="the passphrase of the shares, where they have one"
     )
@@ -44,13 +45,17 @@ def recovery_restore_arguments(parser: argparse.ArgumentParser) -> None:
 
 def recovery_restore(args: argparse.Namespace, session: Session) -> int:
     terminal = session.terminal
+    if args.forget:
+        return session.done(session.client.delete(path("recovery", "restore")), "forgotten")
     inside = bool(session.client.get(path("status")).get("mesh"))
     if not inside and args.account is None and not args.lan:
         raise BadRequest(
             "where is the mesh to be looked for?",
             hint="at a portal: --account NAME@PORTAL; on this network: --lan; or both",
         )
-    body: dict[str, object] = {"shares": _shares(args, session), "name": device_name(args.name)}
+    body: dict[str, object] = {"name": device_name(args.name)}
+    if given := _given(args, session):
+        body["shares"] = given
     for member in ("account", "address", "check"):
         if getattr(args, member) is not None:
             body[member] = getattr(args, member)
@@ -82,28 +87,16 @@ def recovery_restore(args: argparse.Namespace, session: Session) -> int:
     return session.done(answer | {"removed": removed}, "\n".join(lines))
 
 
-def _shares(args: argparse.Namespace, session: Session) -> list[str]:
+def _given(args: argparse.Namespace, session: Session) -> list[str]:
+    """The shares in files; empty where a person typed them, today or before, and the daemon has them."""
     if args.share_file:
         return [shares.from_file(name) for name in args.share_file]
-    terminal = session.terminal
-    if session.as_json or not terminal.stdin.isatty():
+    before = session.client.get(path("recovery", "restore"))
+    given, lacking = number(before, "given"), text(before, "lacking")
+    if lacking and (session.as_json or not session.terminal.stdin.isatty()):
         raise BadRequest("there is nobody to type shares", hint="give them in files: --share-file F, for each")
-    given: list[str] = []
-    while True:
-        with shares.Aside(terminal):
-            words = shares.typed(terminal)
-            while words and not (found := session.client.post(path("recovery", "check"), {"words": words}))["ok"]:
-                words = shares.corrected(terminal, words, found)
-        if not words:
-            if given and not terminal.agrees("Another share?"):
-                return given
-            if not given and not terminal.agrees("That was no share. Once more?"):
-                raise BadRequest("no shares were given")
-            continue
-        given.append(words)
-        terminal.talk(f"{counted(len(given), 'share')} taken")
-        if not terminal.agrees("Another one?"):
-            return given
+    giving.enough_shares(session, "restore", given, lacking)
+    return []
 
 
 def _lost(args: argparse.Namespace, session: Session, answer: Json) -> list[str]:

@@ -60,14 +60,30 @@ class Prepared:
     until: float
 
 
+class Kept:
+    """Shares that were given so far, one by one; locking the device forgets them, and so does the end of the daemon."""
+
+    def __init__(self) -> None:
+        self._shares: list[Share] = []
+        self._keyring: Keyring | None = None
+
+    def of(self, daemon: Daemon) -> list[Share]:
+        """The list itself."""
+        if self._keyring is not daemon.keyring:
+            self._shares, self._keyring = [], daemon.keyring
+        return self._shares
+
+    def forget(self) -> None:
+        self._shares, self._keyring = [], None
+
+
 class Recovering:
-    """What is under way, in memory alone: shares that wait to count, and shares that were given for a drill. Locking
-    the device forgets both."""
+    """What is under way, in memory alone: shares that wait to count, and shares that were given for a drill or for a
+    restore."""
 
     def __init__(self) -> None:
         self._prepared: Prepared | None = None
-        self._given: list[Share] = []
-        self._keyring: Keyring | None = None
+        self.drill, self.restore = Kept(), Kept()
 
     def keep(self, prepared: Prepared) -> None:
         self._prepared = prepared
@@ -86,16 +102,6 @@ class Recovering:
                 hint="make new ones; throw those away",
             )
         return found
-
-    def given(self, daemon: Daemon) -> list[Share]:
-        """The shares of a drill so far; the list itself."""
-        if self._keyring is not daemon.keyring:
-            self._given, self._keyring = [], daemon.keyring
-        return self._given
-
-    def forget(self) -> None:
-        """The drill is over."""
-        self._given, self._keyring = [], None
 
 
 async def prepare(daemon: Daemon, master_key: SigningKey, wish: Wish) -> tuple[Prepared, list[Share], str]:

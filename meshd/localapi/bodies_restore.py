@@ -9,8 +9,9 @@ from meshd.localapi.shapes import array, boolean, integer, nullable, record, tex
 
 PROOFS = ("proved", "no-log", "unproved")
 RESTORE_REQUEST = record(
-    {"shares": array(WORDS, "as many as are needed", least=1, most=256), "master_passphrase": SECRET},
+    {"master_passphrase": SECRET},
     {
+        "shares": array(WORDS, "as many as are needed; without them those that were given before", least=1, most=256),
         "name": NAME,
         "share_passphrase": SECRET,
         "check": text("what stands beside the shares", most=8),
@@ -23,6 +24,12 @@ RESTORE_REQUEST = record(
         "no_passphrase": boolean(),
         "force": boolean("allow an admin without a passphrase"),
     },
+)
+RESTORE_GIVEN = record(
+    {
+        "given": integer("shares that wait here, in memory"),
+        "lacking": text("what must come yet; empty: it is enough", most=1024),
+    }
 )
 RESTORED = record(
     {

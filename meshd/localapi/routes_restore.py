@@ -1,11 +1,32 @@
-"""The route by which a mesh comes back: a row of the table in `routes`."""
+"""The routes by which a mesh comes back: rows of the table in `routes`."""
 
 from __future__ import annotations
 
+from meshd.localapi import bodies_recovery
 from meshd.localapi import bodies_restore as r
 from meshd.localapi.route import RUNNING, Route
 
 RESTORE_ROUTES: tuple[Route, ...] = (
+    Route(
+        "restore-given", "GET", "/v1/recovery/restore", "The shares that wait for a restore", RUNNING, r.RESTORE_GIVEN
+    ),
+    Route(
+        "restore-share",
+        "POST",
+        "/v1/recovery/restore/shares",
+        "Give a share for a restore; kept in memory until the device locks or its daemon ends",
+        RUNNING,
+        bodies_recovery.DRILL_PROGRESS,
+        bodies_recovery.DRILL_SHARE_REQUEST,
+    ),
+    Route(
+        "forget-restore",
+        "DELETE",
+        "/v1/recovery/restore",
+        "Forget the shares that were given for a restore",
+        RUNNING,
+        bodies_recovery.FORGOTTEN,
+    ),
     Route(
         "restore",
         "POST",

@@ -62,6 +62,7 @@ BODIES: dict[str, object] = {
     "drill": {},
     "open-recovery-2016": {"shares": ["EBUZV"]},
     "restore": {"shares": ["academic"], "master_passphrase": "m"},
+    "restore-share": {"words": "academic"},
     "close-portal": {},
     "verify-portal": {},
     "trust-portal": {},

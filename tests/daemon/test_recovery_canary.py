@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,11 @@ import trio
 import trio.testing
 
 from harness import devices as harness
-from harness.devices import Device
 from harness.lan import MemoryLan
 from harness.local_api import Device as Api
-from harness.local_api import good, serving
+from harness.local_api import good
 from harness.portal_http import HttpPortal
-from meshd.crypto.sealing import LEAST_KDF
-from meshd.daemon.portals import online
-from meshd.net.srv import Found, Services
+from harness.whole import alive
 from meshd.profile import recovery, shares, version
 from meshd.profile.claim import Kind, Role
 from meshd.store import versions
@@ -94,22 +90,6 @@ def runs(words: str) -> set[bytes]:
 def leaks(secrets: Iterable[bytes], texts: Iterable[bytes]) -> list[bytes]:
     held = list(texts)
     return [secret for secret in secrets if any(secret in text for text in held)]
-
-
-async def no_dns(name: str) -> Found:
-    return Found()
-
-
-@asynccontextmanager
-async def alive(device: Device, portal: HttpPortal) -> AsyncIterator[Api]:
-    """A whole device: LAN, portals, local API."""
-    outside = online.online(device.daemon, portal.client(), Services(no_dns), kdf=LEAST_KDF)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(device.run)
-        await nursery.start(outside.run)
-        async with serving(device, online=outside) as api:
-            yield api
-        nursery.cancel_scope.cancel()
 
 
 async def test_no_secret_of_a_recovery_is_in_any_file_or_log_or_goes_where_it_should_not(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 async def state(app: App, call: Call) -> dict[str, Any]:
     """What the mesh can be recovered from, and where it is."""
     found = await report(app)
-    return found | {"drill_given": len(app.recovering.given(app.daemon)), "due": due(app.daemon)}
+    return found | {"drill_given": len(app.recovering.drill.of(app.daemon)), "due": due(app.daemon)}
 
 
 # --- making -----------------------------------------------------------------------------------------------------------
@@ -182,40 +182,52 @@ def _fault(fault: str | None, message: str, misread: tuple[Misread, ...] = ()) -
 async def give(app: App, call: Call) -> dict[str, Any]:
     """One share more for a drill, in any order; refused ones don't count."""
     daemon = app.daemon
-    given = app.recovering.given(daemon)
-    try:
-        share = shares.read(call.body["words"])
-    except ShareError as exc:
-        return _progress(given, ok=False) | _fault(exc.fault, str(exc), exc.misread)
-    if any(one.mnemonic == share.mnemonic for one in given):
-        return _progress(given, ok=False) | _fault("duplicate", "This share was given already.")
-    if given and given[0].common != share.common:
-        return _progress(given, ok=False) | _fault("other-set", "This share is of another set than those before.")
+    given = app.recovering.drill.of(daemon)
+    share, refused = one_more(given, call.body["words"])
+    if share is None:
+        return refused
     current, fault, message, _ = _judge(daemon, share, await _current(daemon))
     if current is False:
-        return _progress(given, ok=False) | _fault(fault, message)
+        return progress(given, fault, message)
     given.append(share)
-    return _progress(given, ok=True) | _fault(None, message)
+    return progress(given, None, message)
 
 
-def _progress(given: list[Share], *, ok: bool) -> dict[str, Any]:
-    return {"given": len(given), "lacking": shares.lacking(given), "ok": ok}
+def one_more(given: list[Share], words: str) -> tuple[Share | None, dict[str, Any]]:
+    """The share, where it can be one more of these; else what speaks against it."""
+    try:
+        share = shares.read(words)
+    except ShareError as exc:
+        return None, progress(given, exc.fault, str(exc), exc.misread)
+    if any(one.mnemonic == share.mnemonic for one in given):
+        return None, progress(given, "duplicate", "This share was given already.")
+    if given and given[0].common != share.common:
+        return None, progress(given, "other-set", "This share is of another set than those before.")
+    if len(given) >= shares.MAX_GIVEN:
+        raise BadRequest("These are more shares than any set has.")
+    return share, {}
+
+
+def progress(given: list[Share], fault: str | None, message: str, misread: tuple[Misread, ...] = ()) -> dict[str, Any]:
+    """How far it has come, and what is said of the share that was given last."""
+    told = {"given": len(given), "lacking": shares.lacking(given), "ok": fault is None}
+    return told | _fault(fault, message, misread)
 
 
 async def forget(app: App, call: Call) -> dict[str, Any]:
-    app.recovering.forget()
+    app.recovering.drill.forget()
     return {"given": 0}
 
 
 async def drill(app: App, call: Call) -> dict[str, Any]:
     """Rehearse. ShareError, WrongPassphrase; NotFound where the shares are not this mesh's, or not current."""
     daemon, body = app.daemon, call.body
-    given = list(app.recovering.given(daemon))
+    given = list(app.recovering.drill.of(daemon))
     key = await app.guard.tried(
         lambda: drilling.combine(given, body.get("share_passphrase", ""), body.get("check", ""))
     )
     found = await drilling.drill(daemon, key, _portals(app), to_ask(app, await report(app)), app.network)
-    app.recovering.forget()
+    app.recovering.drill.forget()
     sources = tuple((source.where, source.what) for source in found.sources)
     done = Drill(payload.write_date(daemon.now_ms() // 1000), daemon.snapshot.own, found.success, sources)
     await with_pen(daemon, lambda pen: recovering.record(pen, found.entry, done))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from meshd.daemon import drilling, names, restoring, searching
+from meshd.daemon.handlers import recovery
 from meshd.daemon.handlers.keys import check_unsealed
 from meshd.daemon.handlers.mesh import checked_name
 from meshd.daemon.portals.link import Where
@@ -20,6 +21,27 @@ from meshd.profile import escrow, shares
 
 if TYPE_CHECKING:
     from meshd.daemon.api import App, Call
+
+
+async def given(app: App, call: Call) -> dict[str, Any]:
+    """The shares that wait here for a restore."""
+    there = app.recovering.restore.of(app.daemon)
+    return {"given": len(there), "lacking": shares.lacking(there)}
+
+
+async def give(app: App, call: Call) -> dict[str, Any]:
+    """One share more, in any order and on any day; refused ones don't count. Whether it is current shows later."""
+    there = app.recovering.restore.of(app.daemon)
+    share, refused = recovery.one_more(there, call.body["words"])
+    if share is None:
+        return refused
+    there.append(share)
+    return recovery.progress(there, None, "The words are right.")
+
+
+async def forget(app: App, call: Call) -> dict[str, Any]:
+    app.recovering.restore.forget()
+    return {"given": 0}
 
 
 async def restore(app: App, call: Call) -> dict[str, Any]:
@@ -36,9 +58,10 @@ async def restore(app: App, call: Call) -> dict[str, Any]:
         if passphrase is None:
             check_unsealed(admin=True, force=bool(body.get("force")))
     name = checked_name(body.get("name", "device"))
-    given = [shares.read(words) for words in body["shares"]]
+    kept = app.recovering.restore
+    together = [shares.read(words) for words in body["shares"]] if "shares" in body else list(kept.of(daemon))
     key = await app.guard.tried(
-        lambda: drilling.combine(given, body.get("share_passphrase", ""), body.get("check", ""))
+        lambda: drilling.combine(together, body.get("share_passphrase", ""), body.get("check", ""))
     )
     async with app.founding:
         if daemon.snapshot.connected != inside or any(not one.ended for one in app.joining):
@@ -51,6 +74,8 @@ async def restore(app: App, call: Call) -> dict[str, Any]:
             done = await restoring.promote(daemon, found, sealed, name)
         else:
             done = await restoring.restore(daemon, found, passphrase, name, sealed, app.kdf, lambda: _caught_up(app))
+    if not done.missing:
+        kept.forget()
     called, proof = names.current(daemon), found.proof
     return {
         "mesh": done.mesh,
