@@ -24,7 +24,7 @@ from meshd.errors import NetworkError, RemoteProtocolError
 from meshd.net import streams
 from meshd.profile.claim import Kind
 from meshd.store import versions
-from meshd.sync import messages
+from meshd.sync import codec
 from meshd.sync.frames import MAX_FRAME, FrameReader
 from meshd.sync.messages import Close, CloseCode, HelloInfo, Message, Profiles
 
@@ -51,7 +51,7 @@ class Frames:
         while True:
             body = self._reader.next_body()
             if body is not None:
-                return messages.decode(body)
+                return codec.decode(body)
             if self._reader.ended:
                 return None
             try:
@@ -67,15 +67,15 @@ class Frames:
 async def receive(daemon: Daemon, stream: trio.abc.Stream) -> None:
     """The server's side: take profiles that extend ours, then show what the caller lacks."""
     with _in_time():
-        await streams.send(stream, messages.encode(_hello(daemon)))
+        await streams.send(stream, codec.encode(_hello(daemon)))
         frames = Frames(stream)
         caller = await frames.next()
         if not isinstance(caller, HelloInfo):
             raise RemoteProtocolError("the other device did not say which profiles it holds")
         await _take(daemon, frames)
         for raw in daemon.profiles_beyond(caller.heads):
-            await streams.send(stream, messages.encode(Profiles((raw,))))
-        await streams.send(stream, messages.encode(Close(CloseCode.DONE, "")))
+            await streams.send(stream, codec.encode(Profiles((raw,))))
+        await streams.send(stream, codec.encode(Close(CloseCode.DONE, "")))
 
 
 async def hand_over(daemon: Daemon, stream: trio.abc.Stream) -> int:
@@ -86,10 +86,10 @@ async def hand_over(daemon: Daemon, stream: trio.abc.Stream) -> int:
         if not isinstance(server, HelloInfo):
             raise RemoteProtocolError("the other device did not say which profiles it holds")
         raws = daemon.profiles_beyond(server.heads) + _renewed(daemon)
-        await streams.send(stream, messages.encode(_hello(daemon)))
+        await streams.send(stream, codec.encode(_hello(daemon)))
         for raw in raws:
-            await streams.send(stream, messages.encode(Profiles((raw,))))
-        await streams.send(stream, messages.encode(Close(CloseCode.DONE, "")))
+            await streams.send(stream, codec.encode(Profiles((raw,))))
+        await streams.send(stream, codec.encode(Close(CloseCode.DONE, "")))
         await _take(daemon, frames)
     return len(raws)
 

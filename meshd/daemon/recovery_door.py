@@ -33,7 +33,7 @@ from meshd.net.lan import Network
 from meshd.profile import version
 from meshd.profile.claim import Kind, State
 from meshd.store import versions
-from meshd.sync import knock, messages
+from meshd.sync import codec, knock
 from meshd.sync.messages import Close, CloseCode, Profiles
 
 CHALLENGE, SIGNATURE = 32, 64
@@ -79,7 +79,7 @@ class Door:
         if wait:
             with trio.move_on_after(KNOCK_SECONDS):
                 text = f"try again in {_spoken(wait)}"
-                await streams.send(stream, bytes(CHALLENGE) + messages.encode(Close(CloseCode.BUSY, text)))
+                await streams.send(stream, bytes(CHALLENGE) + codec.encode(Close(CloseCode.BUSY, text)))
             raise Denied("too many came for a recovery entry, or too often")
         self._here.add(source)
         try:
@@ -100,7 +100,7 @@ class Door:
         daemon.log.warning("somebody fetched the recovery entry from this device: was it you?")
         challenge = daemon.rng(CHALLENGE)
         with trio.move_on_after(PROOF_SECONDS) as scope:
-            await streams.send(stream, challenge + messages.encode(Profiles((raw,))))
+            await streams.send(stream, challenge + codec.encode(Profiles((raw,))))
             signature = await streams.receive_exactly(stream, SIGNATURE)
         if scope.cancelled_caught:
             raise NetworkError("who came for a recovery entry did not show the master key in time")
@@ -108,9 +108,9 @@ class Door:
         self._visits.proved(source)
         for kind in _SERVED:
             for raw in _raws(daemon.reader.connection, kind):
-                await streams.send(stream, messages.encode(Profiles((raw,))))
+                await streams.send(stream, codec.encode(Profiles((raw,))))
         await daemon.event("recovery", {"state": "handed-over"})
-        await streams.send(stream, messages.encode(Close(CloseCode.DONE, "")))
+        await streams.send(stream, codec.encode(Close(CloseCode.DONE, "")))
 
 
 class Busy(NetworkError):

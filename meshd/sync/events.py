@@ -89,6 +89,21 @@ class PeerStability:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerTrace:
+    """The peer asks for the links of a signer's chain from these versions backwards; answer with `chain`, once."""
+
+    signer: str
+    vids: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChain:
+    """The answer to our trace: (NotaryToken, digest). Each is to be proven by its hash."""
+
+    links: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PeerClosed:
     """The peer ended the conversation; `code` is a CloseCode or a newer number."""
 
@@ -114,6 +129,8 @@ Event: TypeAlias = (
     | PeerNote
     | PeerEvidence
     | PeerStability
+    | PeerTrace
+    | PeerChain
     | PeerClosed
     | PeerGone
 )

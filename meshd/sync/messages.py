@@ -8,18 +8,17 @@ ends the conversation if it is even, so that a sender chooses which of the two i
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from struct import Struct
 from typing import ClassVar, Protocol, Self, TypeAlias
 
-from meshd.crypto import cbor
-from meshd.errors import FormatError, VersionMismatch
+from meshd.errors import FormatError
 from meshd.sync import checks, frames
 
 Fields: TypeAlias = Mapping[object, object]
 
 RECON = 14  # reserved for set reconciliation
+TRACES = 1  # the feature of who answers a trace; others skip it
 
 
 class CloseCode(enum.IntEnum):
@@ -193,7 +192,7 @@ class Changes:
             raise FormatError("changes: caught up is neither true nor false")
         if 2 in fields and anew is not True:
             raise FormatError("changes: anew is said, or left out")
-        return cls(_changes(fields[0]), caught_up, anew is True)
+        return cls(changes_of(fields[0]), caught_up, anew is True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +349,49 @@ class Stability:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """Asks for the links of a signer's chain from these versions backwards."""
+
+    TYPE: ClassVar[int] = 27
+    signer: str
+    vids: tuple[bytes, ...]
+
+    def fields(self) -> Fields:
+        return {0: self.signer, 1: self.vids}
+
+    @classmethod
+    def read(cls, fields: Fields) -> Trace:
+        checks.keys(fields, (0, 1), what="trace")
+        vids = checks.vids(checks.array(fields[1], checks.MAX_VIDS, "traced vids"), checks.MAX_VIDS, "traced vids")
+        if not vids:
+            raise FormatError("a trace that names no version")
+        return cls(checks.text(fields[0], checks.MAX_UDF, "signer"), vids)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Answers a trace: (NotaryToken, digest) of versions by the signer that was asked for, which hash to their vids."""
+
+    TYPE: ClassVar[int] = 29
+    links: tuple[tuple[str, bytes], ...]
+
+    def fields(self) -> Fields:
+        return {0: self.links}
+
+    @classmethod
+    def read(cls, fields: Fields) -> Chain:
+        checks.keys(fields, (0,), what="chain")
+        return cls(tuple([_link(row) for row in checks.array(fields[0], checks.MAX_ROWS, "links")]))
+
+
+def _link(row: object) -> tuple[str, bytes]:
+    if not isinstance(row, list) or len(row) != 2:
+        raise FormatError("a link that does not have two members")
+    token = checks.text(row[0], checks.MAX_TOKEN, "token")
+    return token, checks.blob(row[1], checks.DIGEST_SIZE, "digest")
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """Asks for a pong: is somebody there?"""
 
@@ -371,52 +413,8 @@ class Pong(Ping):
     TYPE: ClassVar[int] = 25
 
 
-MESSAGES: dict[int, type[Message]] = {
-    message.TYPE: message
-    for message in (
-        HelloInfo,
-        Profiles,
-        Feed,
-        Changes,
-        Want,
-        Item,
-        Ack,
-        Close,
-        Note,
-        Evidence,
-        Stability,
-        Ping,
-        Pong,
-    )
-}
-
-
-def encode(message: Message) -> bytes:
-    """A whole frame, length included."""
-    return frames.encode(message.TYPE, message.fields())
-
-
-def decode(body: bytes) -> Message | None:
-    """The message in a frame's body; None for an odd type that this release does not know.
-
-    FormatError for what breaks a rule of its type, VersionMismatch for an even type that this release does not know.
-    """
-    plain = _plain_item(body) or _plain_changes(body)
-    if plain is not None:
-        return plain
-    if len(body) > checks.MAX_SMALL and not body.startswith(_PROFILE_START):
-        raise FormatError(f"a frame of {len(body)} bytes: only profiles may be longer than {checks.MAX_SMALL}")
-    kind, fields = frames.decode(body)
-    message = MESSAGES.get(kind)
-    if message is not None:
-        return message.read(fields)
-    if kind % 2:
-        return None
-    what = "set reconciliation" if kind == RECON else f"frames of type {kind}"
-    raise VersionMismatch(f"the other device asks for {what}: that needs a newer release of meshd here")
-
-
-def _changes(rows: object) -> tuple[Change, ...]:
+def changes_of(rows: object) -> tuple[Change, ...]:
+    """The rows of a frame of changes, in order; FormatError."""
     changes = tuple([_change(row) for row in checks.array(rows, checks.MAX_ROWS, "changes")])
     last = 0
     for change in changes:
@@ -442,48 +440,3 @@ def _change(row: object) -> Change:
     checks.text(identifier, checks.MAX_IDENTIFIER, "identifier")
     checks.text(signer, checks.MAX_UDF, "signer")
     return Change(seq, kind, identifier, checks.blob(vid, checks.VID_SIZE, "vid"), gen, updated, size, signer)
-
-
-# ── Items and changes, by hand ── nearly all of a first sync are items of 256 bytes to 64 KiB and the rows before them;
-# their frames have one form: [10, {0: vid, 1: kind below 24, 2: bytes with a two-byte length}], [6, {0: rows, 1: bool}]
-_PROFILE_START = b"\x82\x02"
-_CHANGES_START = b"\x82\x06\xa2\x00"
-_CHANGES_ENDS = {b"\x01\xf4": False, b"\x01\xf5": True}
-_ITEM_START = b"\x82\x0a\xa3\x00\x58\x20"
-_ITEM = Struct(">6s32sBBBBH")
-_ITEM_FRAME = Struct(">I6s32sBBBBH")
-
-
-def item_frames(vid: bytes, kind: int, raw: bytes, *, offset: int = 0, chunk: int = checks.CHUNK) -> Iterator[bytes]:
-    """The bytes of the frames that carry `raw` from `offset` on, in pieces of at most `chunk` bytes.
-
-    A frame's head and the item's own bytes come as separate strings, so that a large item is not copied.
-    """
-    total = len(raw)
-    if offset == 0 and total <= chunk:
-        if 256 <= total < 65_536 and kind < 24:
-            yield _ITEM_FRAME.pack(_ITEM.size + total, _ITEM_START, vid, 1, kind, 2, 0x59, total)
-            yield raw
-        else:
-            yield encode(Item(vid, kind, raw, 0, total))
-        return
-    for start in range(offset, total, chunk):
-        yield encode(Item(vid, kind, raw[start : start + chunk], start, total))
-
-
-def _plain_item(body: bytes) -> Item | None:
-    """The item in a frame of the fixed form; None: read it the general way, which also finds what is wrong with it."""
-    if not body.startswith(_ITEM_START) or len(body) < _ITEM.size:
-        return None
-    _, vid, one, kind, two, head, total = _ITEM.unpack_from(body)
-    if one != 1 or kind > 23 or two != 2 or head != 0x59 or total < 256 or len(body) != _ITEM.size + total:
-        return None
-    return Item(vid, kind, body[_ITEM.size :], 0, total)
-
-
-def _plain_changes(body: bytes) -> Changes | None:
-    """As `_plain_item`: between the head and the end of the map stands one array, and it alone has to be read."""
-    caught_up = _CHANGES_ENDS.get(body[-2:])
-    if caught_up is None or not body.startswith(_CHANGES_START) or len(body) > checks.MAX_SMALL:
-        return None
-    return Changes(_changes(cbor.decode(body[len(_CHANGES_START) : -2], frames.MAX_DEPTH - 2)), caught_up)

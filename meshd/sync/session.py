@@ -20,11 +20,12 @@ from itertools import pairwise
 from typing import NoReturn
 
 from meshd.errors import FormatError, LocalProtocolError, MeshError, RemoteProtocolError, VersionMismatch
-from meshd.sync import checks, messages
+from meshd.sync import checks, codec, messages
 from meshd.sync.events import (
     Event,
     Partial,
     PeerAck,
+    PeerChain,
     PeerChanges,
     PeerClosed,
     PeerEvidence,
@@ -35,11 +36,13 @@ from meshd.sync.events import (
     PeerNote,
     PeerProfiles,
     PeerStability,
+    PeerTrace,
     PeerWant,
 )
 from meshd.sync.frames import MAX_FRAME, FrameReader
 from meshd.sync.messages import (
     Ack,
+    Chain,
     Change,
     Changes,
     Close,
@@ -54,6 +57,7 @@ from meshd.sync.messages import (
     Pong,
     Profiles,
     Stability,
+    Trace,
     Want,
 )
 
@@ -95,6 +99,8 @@ TURNS: dict[Turn, dict[type[Message], Turn]] = {
         Stability: Turn.OPEN,
         Ping: Turn.OPEN,
         Pong: Turn.OPEN,
+        Trace: Turn.OPEN,
+        Chain: Turn.OPEN,
         Close: Turn.CLOSED,
     },
     Turn.CLOSED: {},
@@ -128,6 +134,8 @@ class Session:
         self._backlog = 0
         self._untaken = 0  # items in `_out`: to the peer they are still on their way
         self._pong_waits = False
+        self._tracing = False  # we asked for links
+        self._traced = False  # the peer did
 
     # ── bytes ──
 
@@ -148,7 +156,7 @@ class Session:
                 body = self._frames.next_body()
                 if body is None:
                     break
-                message = messages.decode(body)
+                message = codec.decode(body)
                 event = self._receive(message)
             except VersionMismatch as exc:
                 self._end(CloseCode.UNSUPPORTED, exc)
@@ -293,7 +301,7 @@ class Session:
         if offset >= len(raw):
             offset = 0
         chunk = min(checks.CHUNK, self._room - FRAME_MARGIN)
-        for part in messages.item_frames(vid, kind, raw, offset=offset, chunk=chunk):
+        for part in codec.item_frames(vid, kind, raw, offset=offset, chunk=chunk):
             self._out.append(part)
             self._backlog += len(part)
         self._untaken += 1
@@ -317,6 +325,35 @@ class Session:
         """Tell how far each device has acknowledged our sequence."""
         self._known_peer()
         self._say(Stability(tuple(acked.items())))
+
+    def trace(self, signer: str, vids: Sequence[bytes]) -> None:
+        """Ask for the links of a signer's chain from these versions backwards; one question at a time, of a peer that
+        says that it `answers_traces`, once it has asked for our changes."""
+        self._known_peer()
+        if self._theirs is not Turn.OPEN:  # until then the other side could not answer
+            raise LocalProtocolError("a trace before the other device's feed")
+        if self._tracing:
+            raise LocalProtocolError("a trace before the answer to the last one")
+        self._say(Trace(signer, tuple(vids[: checks.MAX_VIDS])))
+        self._tracing = True
+
+    @property
+    def answers_traces(self) -> bool:
+        """Does the peer know what a trace is?"""
+        return self.peer is not None and messages.TRACES in self.peer.features
+
+    @property
+    def link_room(self) -> int:
+        """About how many bytes of links fit in an answer."""
+        return min(self._room, checks.MAX_SMALL) - checks.MAX_TOKEN - 2 * FRAME_MARGIN
+
+    def chain(self, links: Sequence[tuple[str, bytes]]) -> None:
+        """Answer the peer's trace; with nothing, if nothing of it is here."""
+        self._known_peer()
+        if not self._traced:
+            raise LocalProtocolError("links that the other device has not asked for")
+        self._say(Chain(tuple(links)))
+        self._traced = False
 
     def ping(self) -> None:
         """Ask for a sign of life; any bytes from the peer are one."""
@@ -347,7 +384,7 @@ class Session:
 
     def _say(self, message: Message) -> None:
         turn = self._turn(type(message))
-        self._write(messages.encode(message))
+        self._write(codec.encode(message))
         self._ours = turn
 
     def _write(self, frame: bytes) -> None:
@@ -355,7 +392,7 @@ class Session:
         self._backlog += len(frame)
 
     def _say_changes(self, rows: tuple[Change, ...], caught_up: bool, anew: bool = False) -> None:
-        frame = messages.encode(Changes(rows, caught_up, anew))
+        frame = codec.encode(Changes(rows, caught_up, anew))
         if len(frame) > self._room and len(rows) > 1:
             middle = len(rows) // 2
             self._say_changes(rows[:middle], False, anew)
@@ -412,6 +449,18 @@ class Session:
                 return PeerEvidence(message.first, message.second)
             case Stability():
                 return PeerStability(message.acked)
+            case Trace():
+                if self._ours is not Turn.OPEN:
+                    raise RemoteProtocolError("a trace before this device's feed")
+                if self._traced:
+                    raise RemoteProtocolError("a trace before the answer to the last one")
+                self._traced = True
+                return PeerTrace(message.signer, message.vids)
+            case Chain():
+                if not self._tracing:
+                    raise RemoteProtocolError("links that nobody asked for")
+                self._tracing = False
+                return PeerChain(message.links)
             case Pong():
                 return None
             case Ping():

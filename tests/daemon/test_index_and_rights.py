@@ -12,7 +12,7 @@ from meshd.daemon import introduction, roles
 from meshd.errors import RemoteProtocolError
 from meshd.profile.claim import READ, Role
 from meshd.store import versions
-from meshd.sync import messages
+from meshd.sync import codec
 from meshd.sync.messages import HelloInfo, Profiles
 
 
@@ -48,8 +48,8 @@ async def test_an_introduction_brings_profiles_and_nothing_else(home: Path) -> N
         raw = versions.raw(desktop.daemon.reader.connection, made.vid)
         assert raw is not None
         left, right = trio.testing.memory_stream_pair()
-        await left.send_all(messages.encode(HelloInfo(desktop.daemon.store_id(), desktop.udf)))
-        await left.send_all(messages.encode(Profiles((raw,))))
+        await left.send_all(codec.encode(HelloInfo(desktop.daemon.store_id(), desktop.udf)))
+        await left.send_all(codec.encode(Profiles((raw,))))
         await left.send_eof()
         with pytest.raises(RemoteProtocolError, match="something else than profiles"):
             await introduction.receive(laptop.daemon, right)

@@ -12,7 +12,8 @@ LAPTOP_STORE, DESKTOP_STORE = b"laptop00", b"desktop0"
 
 
 def hello(udf: str = LAPTOP, store_id: bytes = LAPTOP_STORE, **more: object) -> HelloInfo:
-    return HelloInfo(store_id, udf, (1, 3), 1_790_000_000_000, (vid("profile"),), **{"run": b"this run", **more})  # type: ignore[arg-type]
+    stated = {"features": (1, 3), "run": b"this run", **more}
+    return HelloInfo(store_id, udf, clock_ms=1_790_000_000_000, heads=(vid("profile"),), **stated)  # type: ignore[arg-type]
 
 
 def vid(name: object) -> bytes:

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from harness.sync_wire import DESKTOP, DESKTOP_STORE, Pair, change, hello, vid
 from meshd.crypto import cbor
 from meshd.errors import FormatError, MeshError, RemoteProtocolError
-from meshd.sync import checks, frames, messages
+from meshd.sync import checks, codec, frames
 from meshd.sync.events import PeerChanges, PeerProfiles
 from meshd.sync.frames import FrameReader
 from meshd.sync.messages import (
     Ack,
+    Chain,
     Change,
     Changes,
     Close,
@@ -30,6 +31,7 @@ from meshd.sync.messages import (
     Pong,
     Profiles,
     Stability,
+    Trace,
     Want,
 )
 
@@ -91,6 +93,8 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Note, st.text(max_size=100)),
     st.builds(Evidence, st.text(max_size=100), st.text(max_size=100)),
     STABILITIES,
+    st.builds(Trace, UDFS, st.lists(VIDS, min_size=1, max_size=5).map(tuple)),
+    st.builds(Chain, tuples(st.tuples(NAMES, VIDS))),
     st.just(Ping()),
     st.just(Pong()),
 )
@@ -99,9 +103,9 @@ MESSAGES: st.SearchStrategy[Message] = st.one_of(
 @settings(max_examples=300, deadline=None)
 @given(MESSAGES)
 def test_every_message_comes_back_as_it_was_and_matches_the_specification(message: Message) -> None:
-    frame = messages.encode(message)
+    frame = codec.encode(message)
     assert int.from_bytes(frame[:4], "big") == len(frame) - 4
-    assert messages.decode(frame[4:]) == message
+    assert codec.decode(frame[4:]) == message
     pycddl.Schema(SPEC.read_text()).validate_cbor(frame[4:])
 
 
@@ -116,30 +120,33 @@ def test_every_message_comes_back_as_it_was_and_matches_the_specification(messag
         [10, {0: b"short", 1: 8, 2: b""}],
         [6, {0: [[1, 8, "id"]], 1: True}],
         [16, {0: "code"}],
+        [27, {0: "signer", 1: []}],
+        [29, {0: [["token"]]}],
+        [29, {0: [["token", b"short"]]}],
     ],
 )
 def test_the_specification_refuses_what_the_reader_refuses(frame: list[object]) -> None:
     with pytest.raises(pycddl.ValidationError):
         pycddl.Schema(SPEC.read_text()).validate_cbor(cbor.encode(frame))
-    if frame[0] in messages.MESSAGES:
+    if frame[0] in codec.MESSAGES:
         with pytest.raises(FormatError):
-            messages.decode(cbor.encode(frame))
+            codec.decode(cbor.encode(frame))
 
 
 @pytest.mark.parametrize("kind", [0, 8, 23, 24, 300])
 @pytest.mark.parametrize("size", [0, 1, 23, 24, 255, 256, 1000, 65_535, 65_536, checks.CHUNK, checks.CHUNK + 1])
 def test_item_frames_written_by_hand_are_those_of_the_encoder(kind: int, size: int) -> None:
     raw = bytes(size)
-    written = b"".join(messages.item_frames(vid(1), kind, raw))
+    written = b"".join(codec.item_frames(vid(1), kind, raw))
     if size <= checks.CHUNK:
         assert written == frames.encode(10, {0: vid(1), 1: kind, 2: raw})
-        assert messages.decode(written[4:]) == Item(vid(1), kind, raw, 0, size)
+        assert codec.decode(written[4:]) == Item(vid(1), kind, raw, 0, size)
     reader = FrameReader(limit=frames.MAX_FRAME)
     reader.receive_data(written)
     collected = b""
     while (body := reader.next_body()) is not None:
         pycddl.Schema(SPEC.read_text()).validate_cbor(body)
-        piece = messages.decode(body)
+        piece = codec.decode(body)
         assert isinstance(piece, Item)
         assert piece.offset == len(collected)
         collected += piece.data
@@ -149,7 +156,7 @@ def test_item_frames_written_by_hand_are_those_of_the_encoder(kind: int, size: i
 @pytest.mark.parametrize("place", range(44))
 def test_a_damaged_head_of_an_item_is_read_as_the_decoder_reads_it(place: int) -> None:
     """The reading by hand takes no byte string that the general reader would not take."""
-    body = bytearray(messages.encode(Item(vid(1), 8, b"x" * 300, 0, 300))[4:])
+    body = bytearray(codec.encode(Item(vid(1), 8, b"x" * 300, 0, 300))[4:])
     for value in range(256):
         body[place] = value
         try:
@@ -157,7 +164,7 @@ def test_a_damaged_head_of_an_item_is_read_as_the_decoder_reads_it(place: int) -
         except FormatError:
             general = None
         try:
-            item: object = messages.decode(bytes(body))
+            item: object = codec.decode(bytes(body))
         except MeshError:
             item = None
         if isinstance(item, Item):

@@ -10,10 +10,11 @@ from harness.sync_wire import DESKTOP, DESKTOP_STORE, LAPTOP, LAPTOP_STORE, Pair
 from meshd.crypto import cbor
 from meshd.errors import MeshError, RemoteProtocolError, VersionMismatch
 from meshd.sync import checks, frames
+from meshd.sync.codec import MESSAGES, encode
 from meshd.sync.events import Event, PeerClosed, PeerFeed, PeerGone, PeerHello, PeerWant
 from meshd.sync.messages import (
-    MESSAGES,
     Ack,
+    Chain,
     Changes,
     Close,
     CloseCode,
@@ -27,8 +28,8 @@ from meshd.sync.messages import (
     Pong,
     Profiles,
     Stability,
+    Trace,
     Want,
-    encode,
 )
 from meshd.sync.session import TURNS, Session, Turn
 
@@ -46,6 +47,8 @@ ONE_OF_EACH: list[Message] = [
     Stability(((LAPTOP, 1),)),
     Ping(),
     Pong(),
+    Trace(LAPTOP, (vid("end"),)),
+    Chain((("mnt1;g=1", bytes(32)),)),
 ]
 
 
@@ -70,6 +73,7 @@ def at(turn: Turn) -> Session:
         wire.desktop.feed(LAPTOP_STORE, 0)
         wire.to_laptop()
         wire.laptop.want([vid("wanted")])
+        wire.laptop.trace(DESKTOP, [vid("end")])
     if turn is Turn.CLOSED:
         wire.desktop.close()
         wire.to_laptop()
@@ -121,7 +125,7 @@ def test_after_a_close_nothing_is_read() -> None:
     assert drain(session) == []
 
 
-@pytest.mark.parametrize("kind", [27, 29, 65_537])
+@pytest.mark.parametrize("kind", [31, 33, 65_537])
 def test_unknown_odd_types_are_skipped(kind: int) -> None:
     session = at(Turn.OPEN)
     session.receive_data(frame(kind, {0: [1, "x"], "any": b"thing"}) + encode(Ack(0)))

@@ -7,9 +7,11 @@ import pytest
 from harness.sync_wire import DESKTOP, DESKTOP_STORE, LAPTOP, LAPTOP_STORE, Pair, change, drain, hello, vid
 from meshd.errors import LocalProtocolError, RemoteProtocolError, VersionMismatch
 from meshd.sync import checks
+from meshd.sync.codec import encode
 from meshd.sync.events import (
     Partial,
     PeerAck,
+    PeerChain,
     PeerChanges,
     PeerClosed,
     PeerEvidence,
@@ -20,9 +22,10 @@ from meshd.sync.events import (
     PeerNote,
     PeerProfiles,
     PeerStability,
+    PeerTrace,
     PeerWant,
 )
-from meshd.sync.messages import CloseCode, Want, encode
+from meshd.sync.messages import TRACES, CloseCode, Want
 from meshd.sync.session import WINDOW_BYTES, WINDOW_ITEMS, Session
 
 
@@ -373,3 +376,31 @@ def test_steps_out_of_turn_are_refused_locally() -> None:
     wire.laptop.receive_data(b"")
     with pytest.raises(LocalProtocolError):
         wire.laptop.receive_data(b"more")
+
+
+def test_links_of_a_chain_are_asked_for_one_question_at_a_time() -> None:
+    wire = Pair(laptop=hello(features=(TRACES,)), desktop=hello(DESKTOP, DESKTOP_STORE, features=())).greet()
+    assert wire.desktop.answers_traces and not wire.laptop.answers_traces
+    with pytest.raises(LocalProtocolError):
+        wire.desktop.trace(DESKTOP, [vid("end")])
+    wire = Pair().open()
+    wire.desktop.trace(DESKTOP, [vid("end")])
+    with pytest.raises(LocalProtocolError):
+        wire.desktop.trace(DESKTOP, [vid("end")])
+    assert wire.to_laptop() == [PeerTrace(DESKTOP, (vid("end"),))]
+    links = [("mnt1;g=1", bytes(32))]
+    wire.laptop.chain(links)
+    with pytest.raises(LocalProtocolError):
+        wire.laptop.chain(links)
+    assert wire.to_desktop() == [PeerChain(tuple(links))]
+    wire.desktop.trace(DESKTOP, [vid("next")])
+    assert len(wire.to_laptop()) == 1
+
+
+def test_an_answer_with_as_many_links_as_there_may_be_fits_in_a_frame() -> None:
+    wire = Pair().open()
+    wire.desktop.trace(DESKTOP, [vid("end")])
+    wire.to_laptop()
+    wire.laptop.chain([("t" * 400, bytes(32))] * 1000)
+    (event,) = wire.to_desktop()
+    assert isinstance(event, PeerChain) and len(event.links) == 1000
