@@ -105,7 +105,7 @@ def _through_portal(args: argparse.Namespace, session: Session) -> int:
         if session.terminal.rich and not args.no_qr:
             _draw(session, text(first, "uri"))
         session.terminal.data(text(first, "uri"))
-        session.terminal.talk("On the other device: meshctl connect, and this line. Who sees it can join.")
+        session.terminal.talk("On the other device: meshctl connect 'THIS LINE', in quotes. Who sees it can join.")
     if args.no_wait:
         return 0
     end = follow(

@@ -238,6 +238,13 @@ def _tls_error(place: Place, exc: BaseException) -> NetworkError | RemoteProtoco
             f"{place.text} shows no certificate for {place.name} that this machine trusts ({cause.verify_message})",
             hint="somebody may be in between; if the portal has an authority of its own, this machine must know it",
         )
+    if isinstance(cause, ssl.SSLError) and cause.reason in (
+        "WRONG_VERSION_NUMBER",
+        "HTTP_REQUEST",
+        "RECORD_LAYER_FAILURE",
+    ):
+        hint = "for a portal without TLS, which is for tests on one machine: --insecure-http"
+        return NetworkError(f"{place.text} does not speak TLS", hint=hint)
     error = stream_error(exc)
     return error if isinstance(error, RemoteProtocolError) else NetworkError(str(error))
 

@@ -77,7 +77,9 @@ def parse(text: str) -> RemoteUri:
         raise FormatError("not an invitation through a portal")
     parts = dict(part.partition("=")[::2] for part in text.removeprefix(_SCHEME).split("&"))
     if not {"a", "m", "s"} <= parts.keys() <= {"a", "m", "s", "h", "i"}:
-        raise FormatError("an invitation with unknown or missing parts")
+        raise FormatError(
+            "an invitation with unknown or missing parts", hint="put it in quotes: a shell ends it at the &"
+        )
     try:
         account = unquote(parts["a"], errors="strict")
     except UnicodeDecodeError:

@@ -110,6 +110,13 @@ async def test_what_could_be_read_in_two_ways_is_refused_and_ends_the_connection
     assert answers[0].headers["connection"] == "close"
 
 
+async def test_who_speaks_tls_where_there_is_none_is_not_left_waiting(autojump_clock):
+    began = trio.current_time()
+    answers, seen, closed = await told(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+    assert [one.status for one in answers] == [400] and closed and not seen
+    assert trio.current_time() - began < 1
+
+
 async def test_a_client_that_expects_it_is_told_to_go_on(autojump_clock):
     echo = Echo()
     ours, theirs = trio.testing.memory_stream_pair()

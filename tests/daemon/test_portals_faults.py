@@ -19,14 +19,14 @@ from harness.portal_http import HttpPortal, raw
 from harness.portal_people import Person, tagged
 from meshd.daemon.portals.roster import Portals
 from meshd.daemon.portals.state import Portal
-from meshd.errors import Denied, Exists, NetworkError
+from meshd.errors import Denied, Exists, MeshError, NetworkError
 from meshd.net.http import Response
 from meshd.net.portal_client import HttpClient, Place
 from meshd.net.srv import Found, Services
 from meshd.portal import codec
 from meshd.portal.messages import CreateRequest, GetRecordsResponse
 from meshd.portal.structures import Binary, DataItem
-from meshd.portal.view import OPEN, SUSPENDED
+from meshd.portal.view import CLOSED, OPEN, SUSPENDED
 from meshd.profile.claim import Role
 from meshd.store import portals_client as store
 from meshd.store import versions
@@ -115,9 +115,27 @@ async def test_a_name_that_another_mesh_has_is_refused(home: Path) -> None:
         found.portal.memory.ask(
             "CreateAccount", CreateRequest(account=ACCOUNT, profile=tagged(other.root)), other.first
         )
-        with pytest.raises(Exists):
+        with pytest.raises(Exists, match="another mesh"):
             await found.portals.add(ACCOUNT, "", None, plain=True)
         assert found.portals.running == {}
+
+
+async def test_a_portal_that_is_another_one_says_so(home: Path) -> None:
+    async with world(home, add=False) as found:
+        with pytest.raises(MeshError, match="can't be had; the portal says: That account belongs to another portal"):
+            await found.portals.add("alice@example.org", "127.0.0.1:1", None, plain=True)
+
+
+async def test_a_device_that_was_away_while_the_account_was_closed_says_so(home: Path) -> None:
+    async with world(home) as found:
+        accounts = found.portal.memory.accounts
+        accounts[ACCOUNT] = dataclasses.replace(accounts[ACCOUNT], status=CLOSED)
+        found.one.nudge()
+        await found.device.until(lambda: found.one.follow_error is not None)
+        assert (found.one.state, found.one.view()["error"]["message"]) == (
+            "refused",
+            "The portal has no account of that name for this mesh any more.",
+        )
 
 
 async def test_what_is_written_while_the_portal_is_away_is_published_later(home: Path) -> None:

@@ -160,6 +160,19 @@ def certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLCont
     return context, ssl.create_default_context(cadata=pem.decode())
 
 
+async def test_a_portal_that_speaks_no_tls_is_said_to_speak_none() -> None:
+    async def dial(address: str) -> trio.abc.Stream:
+        ours, other = trio.testing.memory_stream_pair()
+        await other.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        return ours
+
+    client = HttpClient(dial)
+    with pytest.raises(NetworkError, match="does not speak TLS") as caught:
+        await client.post(Place("one.example", 443, True, "example.net"), "/", {}, b"", most=100)
+    assert "--insecure-http" in str(caught.value.hint)
+    await client.aclose()
+
+
 @pytest.mark.parametrize(("shown", "trusted"), [("example.net", True), ("other.example", True), ("example.net", False)])
 async def test_tls_must_prove_the_name_of_the_account_s_domain(home: Path, shown: str, trusted: bool) -> None:
     theirs, trust = certificate(home, shown)

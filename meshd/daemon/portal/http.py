@@ -28,6 +28,7 @@ _REQUEST_LINE = re.compile(rb"([A-Z]{1,16}) (/[\x21-\x7e]*) HTTP/1\.([01])\r\n")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)\r\n")
 _LENGTH = re.compile(rb"[0-9]{1,10}\Z")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})(?:[ \t]*;[\t\x20-\x7e]*)?\r\n")
+_HANDSHAKE = b"\x16\x03"  # how TLS begins: its client would wait for us, and we for the end of its line
 _READ = 64 * 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _ONCE = frozenset({"host", "content-length", "content-type", "content-digest", "transfer-encoding", "expect"})
@@ -258,6 +259,8 @@ class _Connection:
         buffer, limits = self._buffer, self._server.limits
         if buffer.startswith(b"\r\n"):  # one empty line before a request is ignored (RFC 9112 §2.2)
             del buffer[:2]
+        if buffer.startswith(_HANDSHAKE):
+            raise _Refusal(400, "TLS where there is none")
         start = 0
         while True:
             end = buffer.find(b"\r\n\r\n", start)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshd.daemon.context import Daemon
-from meshd.daemon.portals.link import Link
+from meshd.daemon.portals.link import Link, shown_words
 from meshd.errors import Denied, Exists, FormatError, NotFound, RemoteProtocolError, StoreError, TrustError
 from meshd.portal.codec import Dialect
 from meshd.portal.messages import (
@@ -79,8 +79,13 @@ async def open_account(daemon: Daemon, link: Link, invite: str | None = None) ->
         await link.ask("CreateAccount", _creation(daemon, link, root, proof, invite), CreateResponse)
         if proof is not None:
             await _bring(daemon, link, daemon.profiles_beyond([root.claim.vid]))
-    except Exists as exc:
-        raise Exists(f"{account} can't be had; {exc}", hint="choose another name, or add the one named") from exc
+    except (Exists, Denied, NotFound) as exc:
+        told = shown_words(name.reason) if name.valid is False else ""
+        why = f"{account} can't be had; the portal says: {told}" if told else f"{account} can't be had; {exc}"
+        hint = "if it opens accounts by invitation: --invite TOKEN" if invite is None and not told else None
+        if isinstance(exc, Exists):
+            hint = "choose another name, or add the one that it names"
+        raise type(exc)(why, hint=hint) from exc
 
 
 async def come_back(daemon: Daemon, link: Link, shown: Sequence[Parsed]) -> bool:

@@ -17,7 +17,7 @@ from meshd.daemon.portals.account import check_mesh, come_back, open_account, sh
 from meshd.daemon.portals.state import NotListed, Portal
 from meshd.daemon.portals.watch import settle
 from meshd.daemon.verifying import Verified, combined, verify
-from meshd.errors import MeshError, NotFound, RemoteProtocolError, TrustError
+from meshd.errors import Denied, Exists, MeshError, NotFound, Refused, RemoteProtocolError, TrustError
 from meshd.portal.messages import GetRecordsResponse, GetRequest
 from meshd.portal.structures import KeyValue, SearchConstraints
 from meshd.profile.version import Parsed
@@ -146,7 +146,13 @@ class Following:
         if lost:
             return
         if not shown:
-            await open_account(daemon, portal.link)
+            try:
+                await open_account(daemon, portal.link)
+            except (Exists, Denied) as exc:
+                raise Refused(
+                    "The portal has no account of that name for this mesh any more.",
+                    hint="it was closed, or lost: meshctl portal remove it, and add another",
+                ) from exc
             return
         await self._profiles(shown)
         if await come_back(daemon, portal.link, shown):

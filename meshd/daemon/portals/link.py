@@ -352,10 +352,15 @@ def records(answer: GetRecordsResponse) -> list[tuple[bytes, str]]:
     return [(bytes(item.data), receipt or "") for item, receipt in pairs if item is not None and item.data]
 
 
+def shown_words(said: str | None) -> str:
+    """A portal's own words, bounded and without anything that can't be shown."""
+    return _UNSHOWN.sub("?", (said or "").strip())[:200].rstrip(".")
+
+
 def refusal(status: int, response: Response) -> MeshError:
     """What a portal's no is called here. Its own words are shown, bounded and without anything that can't be shown."""
     said = response.status_description if isinstance(response, MeshResponse) else None
-    words = _UNSHOWN.sub("?", (said or "").strip())[:200].rstrip(".")
+    words = shown_words(said)
     sentence = f"the portal says: {words}" if words else f"the portal refuses (status {status})"
     match status:
         case Status.NOT_FOUND:

@@ -39,7 +39,7 @@ from meshd.store import versions
 DELIVER_SECONDS = 30.0
 MAX_SHOWN = 64
 POLL_FIRST, POLL_LAST = 1.0, 5.0  # seconds between looks while an invitation is open
-LOOK_SECONDS = 60.0  # between looks for who asks uninvited
+LOOK_SECONDS = 30.0  # between looks for who asks uninvited
 LEAST_TYPED = 4  # characters of an abbreviated id
 MAX_TTL = 900
 KEPT = 16
@@ -329,7 +329,9 @@ class Requests:
             raise Denied("This device is no admin, and only admins invite.", hint="run this on an admin device")
         running = self._portals.running
         if account is None and len(running) > 1:
-            raise Ambiguous("This mesh has several portals.", hint=f"say which: {', '.join(sorted(running))}")
+            raise Ambiguous(
+                "This mesh has several portals.", hint=f"say which with --account: {', '.join(sorted(running))}"
+            )
         if not running:
             raise NotFound("This mesh has no portal.", hint="meshctl portal add NAME@PORTAL; on one network: invite")
         portal = self._portals.get(account) if account is not None else next(iter(running.values()))
