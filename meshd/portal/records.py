@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from meshd.portal import documents2016
+from meshd.portal import crosslog, documents2016
 from meshd.portal.structures import Binary, ChainRow, DataItem
 from meshd.portal.view import Stored
 from meshd.profile import payload, version
@@ -20,6 +20,7 @@ _TYPES = {
     Kind.ITEM: "SignedApplicationProfile",
     Kind.OFFLINE_ESCROW: "OfflineEscrowEntry",
     Kind.ONLINE_ESCROW: "OnlineEscrowEntry",
+    crosslog.KIND: crosslog.TYPE,
 }
 
 

@@ -160,6 +160,12 @@ def heads(connection: sqlite3.Connection, identifier: str) -> list[Row]:
     return [_row(one) for one in found]
 
 
+def head(connection: sqlite3.Connection, kind: int, identifier: str) -> Row | None:
+    """The one head of an entry that has no more than one."""
+    found = [one for one in heads(connection, identifier) if one.kind == kind]
+    return found[-1] if found else None
+
+
 def owner(connection: sqlite3.Connection, kind: int, identifier: str) -> str | None:
     found = connection.execute(
         "SELECT m.udf FROM versions v JOIN meshes m ON m.id = v.mesh WHERE v.identifier = ? AND v.kind = ? LIMIT 1",
@@ -209,7 +215,7 @@ def last_added(connection: sqlite3.Connection) -> int:
 
 
 def unowned(connection: sqlite3.Connection) -> int:
-    (count,) = connection.execute("SELECT count(*) FROM versions WHERE mesh IS NULL").fetchone()
+    (count,) = connection.execute("SELECT count(*) FROM versions WHERE mesh IS NULL AND kind <> 0").fetchone()
     return int(count)
 
 
@@ -487,6 +493,18 @@ def passing_key(connection: sqlite3.Connection, dak: str) -> bytes | None:
 
 
 # --- what passes ------------------------------------------------------------------------------------------------------
+
+
+def notices(connection: sqlite3.Connection, mesh: str, after: int, limit: int) -> list[tuple[int, int, str, str]]:
+    """(number, time, what, about), oldest first."""
+    return connection.execute(
+        "SELECT id, time, what, about FROM notices WHERE id > ? AND mesh = ? ORDER BY id LIMIT ?", (after, mesh, limit)
+    ).fetchall()
+
+
+def last_notice(connection: sqlite3.Connection) -> int:
+    found = connection.execute("SELECT max(id) FROM notices").fetchone()
+    return int(found[0] or 0)
 
 
 def sweep(connection: sqlite3.Connection, now: int, *, answers_before: int, notices: int) -> None:

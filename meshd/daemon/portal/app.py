@@ -153,6 +153,7 @@ class Portal:
                     await self.witnesses.guard()
                     nursery.start_soon(self.witnesses.run)
                     nursery.start_soon(self.witnesses.keep_fresh)
+                    nursery.start_soon(self.witnesses.note_others)
                 if self.mirror is not None:
                     nursery.start_soon(self.mirror.run)
                 task_status.started()

@@ -51,6 +51,7 @@ class Log(Shown):
         self.domain = domain
         self.take_keys(connection)
         self.signed = self._newest(connection, edge)
+        self.lost: Note | None = None  # what a witness has seen of it, where that is more
 
     # --- keys ---------------------------------------------------------------------------------------------------------
 

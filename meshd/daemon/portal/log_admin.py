@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from meshd.daemon.portal import crosslogging
 from meshd.daemon.portal.sequencer import Sequencer
 from meshd.errors import BadRequest
 
@@ -51,7 +52,7 @@ async def perform(sequencer: Sequencer, command: str) -> Json:
             hint="ask the portal while it runs: it looks when it starts",
         )
     else:
-        await sequencer.change(log.begin_anew)
+        await crosslogging.begin_anew(sequencer)
     return {"origin": log.origin, "keys": log.vkeys[:-1], "witness": log.witness.vkey}
 
 

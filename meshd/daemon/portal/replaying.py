@@ -15,7 +15,7 @@ from meshd.crypto import legacy
 from meshd.daemon.portal.view import SqliteView, place_of, stored_of
 from meshd.daemon.portal.writes import Applied, Writing, merge
 from meshd.errors import FormatError, MeshError, ProofError
-from meshd.portal import decide_publish, documents2016, logleaf
+from meshd.portal import crosslog, decide_publish, documents2016, logleaf
 from meshd.portal.outcomes import PutDocument, PutVersion, Write
 from meshd.portal.structures import DataItem, TransferEntry
 from meshd.profile import version
@@ -25,6 +25,7 @@ from meshd.store import portal_log_rows as log_rows
 from meshd.store import portal_rows as rows
 from meshd.tlog import tree
 from meshd.tlog.leaf import SALT_BYTES, Leaf, blind_terms
+from meshd.tlog.note import Note
 
 MAX_TERM = 320
 _ESCROW = {"OfflineEscrowEntry": Kind.OFFLINE_ESCROW, "OnlineEscrowEntry": Kind.ONLINE_ESCROW}
@@ -84,11 +85,19 @@ class Replaying:
             with self._view.deciding(leaf.added):
                 if entry.erased or not (entry.item.data or entry.item.text):
                     return self._erased(entry, leaf, terms)
+                if terms.get("Type") == crosslog.TYPE:
+                    return self._checkpoint(leaf, bytes(entry.item.data or b""))
                 return self._writing.apply(self._writes(entry.item, terms.get("UserProfile", "")), leaf.added)
         except MeshError as exc:
             raise NotTheEntry(f"entry {place} of the log is not what its leaf says: {exc}") from exc
         finally:
             self._due = None
+
+    def _checkpoint(self, leaf: Leaf, note: bytes) -> Applied:
+        done = Applied()
+        Note.parse(note)
+        self._writing.put_checkpoint(leaf.pkey, note, leaf.added, done)
+        return done
 
     def _writes(self, item: DataItem, mesh: str) -> list[Write]:
         if item.text is not None:

@@ -446,6 +446,10 @@ class Sequencer:
         if self._tree.edge != after:
             raise LogForked("what was stored of the log is another tree", hint="let one process write to a store")
 
+    async def write(self, work: Callable[[sqlite3.Connection, Writing], Applied]) -> None:
+        """What this portal itself puts into its log."""
+        await self._run(lambda connection: work(connection, self._apply))
+
     async def sweep(self, now: int) -> None:
         """Forget what has expired."""
         await self.change(

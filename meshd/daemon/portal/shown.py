@@ -16,7 +16,7 @@ import msgspec
 
 from meshd.daemon.portal.tree import reader
 from meshd.daemon.portal.view import place_of, stored_of, tid_of
-from meshd.portal import logleaf, records
+from meshd.portal import crosslog, logleaf, records
 from meshd.portal.structures import Binary, ConsistencyProof, PeerStatus, ProofLink, TransferEntry
 from meshd.portal.view import LogPage, LogState
 from meshd.profile import payload
@@ -130,11 +130,22 @@ class Shown(abc.ABC):
             min_index=0,
             consistency=proof,
             peers=[
-                _peer_status(connection, peer, wanted.get(peer.origin), self.now)
+                _peer_status(connection, peer, wanted.get(peer.origin), self.now, self._anchor(connection, peer))
                 for peer in log_rows.peers(connection)[:MOST_PEERS]
                 if peer.log_keys and peer.origin != self.origin
             ],
         )
+
+    def _anchor(self, connection: sqlite3.Connection, peer: log_rows.Peer) -> str | None:
+        """The newest checkpoint of a peer that is an entry of this log: a tlog-proof whose `extra` is salt, leaf, note.
+        None: none is, or not under a signed checkpoint yet."""
+        row = rows.head(connection, int(crosslog.KIND), crosslog.identifier(peer.origin))
+        found = None if row is None or row.seq > self.signed.size else log_rows.leaf(connection, row.seq)
+        if row is None or found is None:
+            return None
+        hashes = tree.inclusion_proof(row.seq - 1, self.signed.size, reader(connection))
+        extra = found.salt + found.leaf + (row.raw or b"")
+        return Proof(row.seq - 1, hashes, self.signed.note, extra).encode().decode()
 
     def page(
         self,
@@ -184,7 +195,9 @@ def _entry(row: rows.Row, found: log_rows.Leaf, full: bool) -> TransferEntry:
     )
 
 
-def _peer_status(connection: sqlite3.Connection, peer: log_rows.Peer, known: int | None, now: int) -> PeerStatus:
+def _peer_status(
+    connection: sqlite3.Connection, peer: log_rows.Peer, known: int | None, now: int, anchor: str | None
+) -> PeerStatus:
     """What we know of a peer's log; `known` is the size that the caller has: the chain of proofs leads on from it."""
     steps = log_rows.proofs(connection, peer.origin, known, MOST_LINKS) if known is not None else []
     stale = peer.state == "Consistent" and now - peer.seen > STALE_SECONDS
@@ -198,5 +211,6 @@ def _peer_status(connection: sqlite3.Connection, peer: log_rows.Peer, known: int
             ProofLink(from_=before, to=size, hashes=[Binary(one) for one in hashes]) for before, size, hashes in steps
         ]
         or None,
+        anchor=anchor,
         evidence=json.loads(peer.evidence) if peer.evidence else None,
     )

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from meshd.crypto.keys import RsaVerifyKey, VerifyKey
 from meshd.daemon.portal.authorities import Authorities
-from meshd.portal import documents2016
+from meshd.portal import crosslog, documents2016
 from meshd.portal.checked import Row
 from meshd.portal.documents2016 import Document, Profile
-from meshd.portal.view import Account, Answered, Device, Known, LogPage, LogState, Pending, Stored, Usage
+from meshd.portal.view import Account, Answered, Device, Known, LogPage, LogState, Pending, Stored, Told, Usage
 from meshd.profile import links
 from meshd.profile.claim import Kind, State
 from meshd.profile.trust import Authority
@@ -177,6 +177,12 @@ class SqliteView:
     def last_index(self) -> int:
         return rows.last_place(self.connection)
 
+    def told(self, mesh: str, after: int, limit: int) -> Sequence[Told]:
+        return [Told(*row) for row in rows.notices(self.connection, mesh, after, limit)]
+
+    def last_notice(self) -> int:
+        return rows.last_notice(self.connection)
+
     # --- 2016 ---------------------------------------------------------------------------------------------------------
 
     def profile_2016(self, mesh: str) -> Profile | None:
@@ -288,7 +294,7 @@ def stored_of(row: rows.Row, *, bare: bool = False) -> Stored:
         tid_of(row.seq),
         row.added,
         row.vid,
-        Kind(row.kind),
+        Kind(row.kind) if row.kind else crosslog.KIND,
         row.identifier,
         row.mesh,
         row.gen,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import trio
 
 from meshd.daemon.logging import told
+from meshd.daemon.portal import crosslogging
 from meshd.daemon.portal.sequencer import Sequencer
 from meshd.daemon.portal.tree import reader
 from meshd.errors import BadRequest, MeshError, RemoteProtocolError
@@ -22,12 +23,13 @@ from meshd.store import portal_log_rows as log_rows
 from meshd.store.portal_log_rows import Peer
 from meshd.tlog import checkpoint as checkpoints
 from meshd.tlog import tree, witness
-from meshd.tlog.checkpoint import read_number
+from meshd.tlog.checkpoint import Checkpoint, read_number
 from meshd.tlog.note import MAX_NOTE_BYTES, Note, Verifier
 
 PACE_SECONDS = 1.0  # between two checkpoints for one witness
 RETRY_SECONDS = 30.0
 PUSH_SECONDS = 20.0
+NOTE_SECONDS = 3600.0  # between two looks at which logs are to be noted
 ASK_SECONDS = 5.0  # for each, at start; all are asked at once
 COSIGNS = "cosigns"
 _TRIES = 3
@@ -73,6 +75,15 @@ class Witnesses:
                     self.nudge()
                 except MeshError as exc:
                     _log.warning("the log is not cosigned anew: %s", told(exc))
+
+    async def note_others(self) -> None:
+        """Keep the checkpoints of other logs in our own, once a day each."""
+        while True:
+            try:
+                await crosslogging.note_others(self._sequencer, self._log.now)
+            except MeshError as exc:
+                _log.info("the checkpoints of others are noted later: %s", told(exc))
+            await trio.sleep(NOTE_SECONDS)
 
     async def guard(self) -> None:
         """Has anybody seen more of our log than is here? Then `Log.ahead` says so, and nothing is written."""
@@ -140,11 +151,15 @@ class Witnesses:
                 answer = await self._http.get(place, target, most=MAX_NOTE_BYTES)
             if answer.status != 200:
                 return
-            found, _ = checkpoints.read(Note.parse(answer.body), self._log.verifiers)
+            note = Note.parse(answer.body)
+            found, _ = checkpoints.read(note, self._log.verifiers)
         except (MeshError, trio.TooSlowError) as exc:
             _log.info("the witness %s can't be asked for our log: %s", peer.origin, exc)
             return
         if found.origin == self._log.origin and not self._has(found):
+            lost = self._log.lost
+            if lost is None or Checkpoint.parse(lost.text).size < found.size:
+                self._log.lost = note
             self._log.ahead = (
                 f"{peer.origin} has seen {found.size} entries of this log, and this store does not have them:"
                 " it is an old copy"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from meshd.daemon.portal.view import SqliteView, invite_digest
 from meshd.errors import StoreError
-from meshd.portal import documents2016, outcomes
+from meshd.portal import crosslog, documents2016, outcomes
 from meshd.portal.checked import Row
 from meshd.portal.documents2016 import Document
 from meshd.portal.view import CLOSED, Answered, Pending
@@ -117,6 +117,7 @@ class Writing:
                     "INSERT INTO notices (time, mesh, what, about) VALUES (?, ?, ?, ?)", (now, mesh, what, about)
                 )
                 done.notices.append((what, mesh))
+                done.moved.add(mesh)  # its devices are told at once
 
     # --- versions of ours ---------------------------------------------------------------------------------------------
 
@@ -251,6 +252,19 @@ class Writing:
                     udf: dak for dak, udf in profile.authentication.items()
                 }
                 rows.put_devices_2016(connection, number, known)
+
+    # --- checkpoints of other logs ------------------------------------------------------------------------------------
+
+    def put_checkpoint(self, identifier: str, note: bytes, now: int, done: Applied) -> None:
+        """Another log's checkpoint becomes an entry of this one, in place of the one before of that log."""
+        connection, kind = self._connection, int(crosslog.KIND)
+        prior = rows.replace_head(connection, kind, identifier)
+        put = rows.Put(crosslog.vid(note), kind, identifier, "", 0, 1, "", b"", note)
+        place = rows.put(connection, None, put, State.APPLIED, self._added(now))
+        if prior is not None:
+            rows.set_prior(connection, place, prior)
+        self._on_place(connection, place)
+        done.places.append(place)
 
     # --- connecting ---------------------------------------------------------------------------------------------------
 
