@@ -36,12 +36,13 @@ DOCUMENTS = {
     "PasswordProfile": "meshd/profile/apps/password.py",
     "ConnectionRequest": "meshd/profile/connection.py",
     "ConnectionResult": "meshd/profile/connection.py",
+    "OfflineEscrowEntry": "meshd/profile/recovery.py, recovery2016.py",
     "OnlineEscrowEntry": "meshd/profile/escrow.py",
     "PublicKey": "meshd/crypto/keys.py",
     "JoseWebSignature": "meshd/crypto/jws.py",
     "JoseWebEncryption": "meshd/crypto/jwe.py",
     "UDF": "meshd/crypto/udf.py",
-    "Documents of 2016": "meshd/profile/legacy2016.py",
+    "Documents of 2016": "meshd/profile/legacy2016.py, shares2016.py, recovery2016.py",
 }
 SCENARIOS = {
     "Service discovery": "meshd/net/srv.py",

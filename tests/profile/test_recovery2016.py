@@ -20,6 +20,8 @@ from meshd.profile import recovery2016, shares, shares2016
 from meshd.profile.shares import ShareError
 from meshd.profile.shares2016 import EXACT, OVERFLOW, XOR
 
+pytestmark = pytest.mark.draft("Documents of 2016", "OfflineEscrowEntry")
+
 VECTORS = Path(__file__).parents[1] / "vectors" / "mesh2016"
 SETS = json.loads((VECTORS / "fresh-shamir.json").read_text())["vectors"]
 (INTENDED,) = [

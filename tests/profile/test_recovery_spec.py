@@ -18,6 +18,8 @@ from meshd.profile.apps.recovery_note import Drill
 from meshd.profile.recovery import Escrowed, Info
 from meshd.profile.shares import Group, Scheme
 
+pytestmark = pytest.mark.draft("OfflineEscrowEntry")
+
 CDDL = (Path(__file__).parents[2] / "docs" / "specs" / "recovery.cddl").read_text()
 KEY = bytes(range(32))
 GROUPS = Scheme((Group(2, 3, "family"), Group(1, 1, "lawyer")), 2)
