@@ -171,7 +171,11 @@ def _essence(container: Container) -> object:
 
 def _no_surplus(pen: Pen) -> None:
     """A container is wrapped for the readers that its profiles' signed ancestors give: they must give no more than
-    stands."""
+    stands, and know every removal that is known here. A removed admin may show the MasterProfile that removes him
+    without the PersonalProfile that embeds it, and would be given each new key."""
+    authority = pen.replica.authority
+    for top in pen.load(authority.masters_beyond(authority.heads(Kind.PERSONAL))):
+        authoring.write_profile(pen, authoring.state(pen), top=top)
     if surplus.cuts(pen) or surplus.gaps(pen):
         authoring.write_profile(pen, authoring.state(pen))
 

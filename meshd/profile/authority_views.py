@@ -165,6 +165,12 @@ class AuthorityViews:
         dag = self._masters.dag
         return in_order(dag, dag.topmost(self._profiles.masters_at(self._indices(a))))
 
+    def masters_beyond(self, a: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """The MasterProfile heads that the profiles `a` and their ancestors do not embed, oldest first: somebody gave
+        them without the PersonalProfile that they ship with. TrustError as `readers_at`."""
+        dag, mask = self._masters.dag, self._profiles.masters_at(self._indices(a))
+        return in_order(dag, (head for head in self._masters.heads if not dag.contains(mask, head)))[::-1]
+
     def _indices(self, a: tuple[bytes, ...]) -> list[int]:
         index = self._profiles.dag.index
         if not a or not all(vid in index for vid in a):

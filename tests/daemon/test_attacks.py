@@ -354,6 +354,30 @@ def test_profiles_of_long_ago_are_no_news(member: Scene) -> None:
     )
 
 
+def test_the_master_profile_that_removes_him_shown_without_the_rest_gets_him_no_keys() -> None:
+    """The desktop, an admin too, has not heard. He gives it the MasterProfile in a profile of his, which falls."""
+    laptop = found()
+    stolen, desktop = laptop.admit("stolen", Role.ADMIN), laptop.admit("desktop", Role.ADMIN)
+    stolen.pull(laptop)
+    laptop.write(lambda pen: removal.remove(pen, [stolen.udf], master_key=laptop.master_key))
+    thief = Scene(laptop, desktop, stolen, "", frozenset())
+    raw = versions.raw(laptop.connection, laptop.replica.authority.heads(Kind.MASTER)[0])
+    assert raw is not None
+    over = thief.old(Kind.PERSONAL)[-1]
+    devices = {one.claim.identifier: one for one in over.embedded if one.claim.kind is Kind.DEVICE}
+    listing = personal.Listing(devices, list(personal.application_entries(over).values()), {}, {}, frozenset())
+    body = personal.body(version.parse(raw), listing, over)
+    desktop.accept([thief.sign(Kind.PERSONAL, over.claim.identifier, "PersonalProfile", body, [over])])
+    assert desktop.replica.authority.removed() == {stolen.udf}
+    assert desktop.write(rotation.settle)
+    assert desktop.write(rotation.settle) == ()
+    laptop.meet(desktop)
+    laptop.write(repair.merge)
+    laptop.write(rotation.settle)
+    laptop.meet(desktop)
+    thief.still_shut()
+
+
 # --- his own profile --------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from meshd.errors import DecryptError, FormatError
 from meshd.profile import vault
 from meshd.profile.apps import of_tag, password
 from meshd.profile.claim import Claim, Kind, State
+from meshd.profile.trust import REMOVAL_UNDONE
 from meshd.profile.vault import Item
 from meshd.store import peers, versions
 
@@ -138,6 +139,7 @@ def readable(world: World, members: list[Node], opened: Opened) -> None:
     given the key of is lost with the devices that were: a person removed the last that could read it."""
     honest = {one.udf for one in world.honest}
     given = {kid for node in members if node.udf not in world.bad() for kid in opened.keys[node.udf]}
+    undone = {udf for code, udf, _ in members[0].replica.authority.health() if code == REMOVAL_UNDONE}
     for container in sorted(members[0].replica.authority.applications()):
         opens = [node for node in members if container in node.keyring.vaults]
         if not any(node.udf in node.replica.authority.admins() for node in opens):
@@ -145,6 +147,8 @@ def readable(world: World, members: list[Node], opened: Opened) -> None:
         for node in members:
             if not node.replica.authority.can_read(node.udf, container) or node.udf in world.bad():
                 continue  # a thief with its keys may have renewed them in its name
+            if node.udf in undone and node not in opens:
+                continue  # whoever removed it fell: a person says whether it is taken back
             assert node in opens, f"{node.name} may read a vault that it can't open"
             for identifier, vid in vaults.heads_in(node.connection, container):
                 raw = versions.raw(node.connection, vid)
@@ -226,7 +230,7 @@ def _truth(world: World, node: Node, identifier: str, udf: str, held: set[str]) 
             continue
         if item.deleted:
             continue
-        if readable:
+        if readable and _secret(item):  # a thief may have put something here that is no login
             before.add(_secret(item))
         if state == State.APPLIED and (last is None or (item.time, vid) > last[:2]):
             last = item.time, vid, _secret(item)
