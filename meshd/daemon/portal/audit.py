@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from meshd.daemon.portal.mirrored import mirror_of
 from meshd.daemon.portal.view import stored_of
 from meshd.errors import FormatError, ProofError, TrustError
 from meshd.portal.logleaf import leaf_of
 from meshd.store import portal_log_rows as log_rows
 from meshd.store import portal_rows as rows
+from meshd.store.db import get_meta
 from meshd.store.portal_db import open_portal
 from meshd.tlog import checkpoint as checkpoints
 from meshd.tlog import tree
@@ -102,10 +102,10 @@ def export(store: Path, what: str, out: BinaryIO) -> int:
 
 def _verify(connection: sqlite3.Connection, told: Told) -> Verified:
     logs = [Verifier.parse(vkey) for (vkey,) in connection.execute("SELECT vkey FROM log_keys WHERE role = 'log'")]
-    mirrored = mirror_of(connection)
-    origin = log_rows.peer(connection, mirrored) if mirrored is not None else None
-    if origin is not None:
-        logs = [Verifier.parse(vkey) for vkey in origin.log_keys]
+    domain = (get_meta(connection, "domain") or b"").decode()
+    for peer in log_rows.peers(connection):
+        if peer.origin.startswith(f"{domain}/"):  # the log that is mirrored here, or was before this became the portal
+            logs += map(Verifier.parse, peer.log_keys)
     logs = [one for one in logs if one.kind == ED25519]
     total = rows.last_place(connection)
     signed = connection.execute("SELECT size, root, note FROM checkpoints ORDER BY size")

@@ -46,7 +46,7 @@ async def note_others(sequencer: Sequencer, now: int) -> None:
         return
     if log.ahead is not None:
         raise LogBehind(log.ahead)
-    await sequencer.write(lambda connection, writing: _put(writing, due(connection, now), now))
+    await sequencer.write(lambda connection, writing: put(writing, due(connection, now), now))
 
 
 async def begin_anew(sequencer: Sequencer) -> str:
@@ -61,13 +61,14 @@ async def begin_anew(sequencer: Sequencer) -> str:
 
     def work(connection: sqlite3.Connection, writing: Writing) -> Applied:
         log.begin_anew(connection)
-        return _put(writing, [last], log.now)
+        return put(writing, [last], log.now)
 
     await sequencer.write(work)
     return log.origin
 
 
-def _put(writing: Writing, found: list[tuple[str, bytes]], now: int) -> Applied:
+def put(writing: Writing, found: list[tuple[str, bytes]], now: int) -> Applied:
+    """An entry for each (origin, note). Within a transaction."""
     applied = Applied()
     for origin, note in found:
         writing.put_checkpoint(crosslog.identifier(origin), note, now, applied)

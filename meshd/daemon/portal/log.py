@@ -102,9 +102,8 @@ class Log(Shown):
         """Go on under another origin and key: what the old origin signed beyond this store is lost, and this says so.
 
         Returns the new origin. Within a transaction."""
-        number = int(self.origin.rpartition("/")[2]) if self.origin.count("/") == 2 else 1
-        origin = f"{self.domain}/{ORIGIN}/{number + 1}"
-        set_meta(connection, _ORIGIN_KEY, origin.encode())
+        origin = next_origin(self.origin)
+        set_origin(connection, origin)
         log_rows.retire_keys(connection, LOG_ROLE, int(self._clock()))
         self.take_keys(connection)
         self._again(connection)
@@ -159,6 +158,18 @@ class Log(Shown):
             return signed
         found = log_rows.checkpoint(connection, size) if size < signed.size else None
         return None if found is None else self._signed(Checkpoint(self.origin, size, found.root))
+
+
+def next_origin(origin: str) -> str:
+    """The name under which a log that lost entries begins anew: `…/mmm-log/2` after `…/mmm-log`."""
+    domain, _, rest = origin.partition("/")
+    number = int(rest.rpartition("/")[2]) if "/" in rest else 1
+    return f"{domain}/{ORIGIN}/{number + 1}"
+
+
+def set_origin(connection: sqlite3.Connection, origin: str) -> None:
+    """From the next look at the keys on the log has this name. Within a transaction."""
+    set_meta(connection, _ORIGIN_KEY, origin.encode())
 
 
 def make_key(connection: sqlite3.Connection, name: str, role: str, now: int) -> str:

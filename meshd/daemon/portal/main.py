@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from meshd.daemon import logging, paths
-from meshd.daemon.portal import admin, app, importing, log_admin, log_main, mirror_main, peers
+from meshd.daemon.portal import admin, app, importing, log_admin, log_main, mirror_main, peers, promoting
 from meshd.daemon.portal import config as configs
 from meshd.daemon.portal.sequencer import Sequencer
 from meshd.errors import BadRequest, MeshError, NotFound
@@ -108,6 +108,8 @@ def _admin(argv: Sequence[str]) -> None:
         answer = admin.stats(store)
     elif what == "backup":
         answer = admin.backup(store, arguments.file.absolute())
+    elif what == "promote":
+        answer = _promote(directory, arguments.accounts)
     elif what == "peer" and arguments.verb == "list":
         answer = {"peers": peers.listed(store)}
     elif what == "account" and arguments.verb == "list":
@@ -119,6 +121,14 @@ def _admin(argv: Sequence[str]) -> None:
         raise _Told(str(fault.get("message", "")), str(fault.get("code", "error")), fault.get("hint"))
     text = json.dumps({"schema": 1, **answer}, ensure_ascii=False) if arguments.json else _words(what, answer)
     sys.stdout.write(f"{text}\n")
+
+
+def _promote(directory: Path, accounts: Path | None) -> Json:
+    _become_owner(directory)
+    if not (directory / app.STORE).exists():
+        raise NotFound(f"there is no mirror in {directory}")
+    with _hold(directory):
+        return trio.run(promoting.promote, directory / app.STORE, accounts, strict_exception_groups=True)
 
 
 class _Told(MeshError):
@@ -151,6 +161,8 @@ def _admin_parser() -> argparse.ArgumentParser:
     logs = log_admin.add_arguments(commands.add_parser("log", help="its key, and what an old copy lost"))
     commands.add_parser("stats", help="how much there is, and what people should hear of")
     commands.add_parser("backup", help="a whole copy of the store in FILE").add_argument("file", type=Path)
+    promoted = commands.add_parser("promote", help="a mirror, stopped, becomes the portal that is lost")
+    promoted.add_argument("--accounts", type=Path, metavar="FILE", help="what account list --json said there")
     imported = commands.add_parser("import", help="what a portal of 2016 kept")
     imported.add_argument("file", type=Path, help="its mesh.jlog")
     imported.add_argument("--accounts", type=Path, metavar="FILE", help="its portal.jlog")
@@ -220,6 +232,8 @@ def _words(what: str, answer: Json) -> str:
         return peers.words(answer)
     if what == "log":
         return log_admin.words(answer)
+    if what == "promote":
+        return promoting.words(answer)
     if what == "account":
         return f"{answer['account']}: {answer['status']}"
     if what == "backup":

@@ -74,6 +74,12 @@ def prepare(path: Path, origin: str, name: str, now: int) -> Identity:
         return identity
 
 
+def forget(connection: sqlite3.Connection) -> None:
+    """It is a mirror no more: neither its name nor its keys mean anything. Within a transaction."""
+    connection.execute("DELETE FROM meta WHERE key IN (?, ?)", (_OF, _NAME))
+    connection.execute("DELETE FROM log_keys")
+
+
 def evidence(path: Path) -> bytes | None:
     """What shows that the mirrored log contradicted itself, if it did."""
     with open_portal(path, readonly=True) as database:
