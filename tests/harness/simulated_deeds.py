@@ -153,7 +153,7 @@ def admit(world: World, node: Node) -> None:
     role = chance.choice((Role.MEMBER, Role.MEMBER, Role.ADMIN, Role.RELAY))
     new = world.newcomer()
     grants: dict[str, str] | None = None
-    if role is Role.MEMBER and chance.random() < 0.4:
+    if role is Role.MEMBER and node.keyring.vaults and chance.random() < 0.4:
         one = chance.choice(sorted(node.keyring.vaults))
         grants = {chance.choice((one, ALL)): chance.choice((READ, WRITE))}
     profile = device.create(new.keys, world.clock(new) // 1000, new.rng)
