@@ -54,7 +54,7 @@ def enough_shares(session: Session, command: str, given: int, lacking: str) -> N
 def not_enough(lacking: str) -> MeshError:
     return MeshError(
         f"not enough shares yet: {lacking}",
-        hint="those given wait here, in memory, until this device locks or its meshd ends; go on any time",
+        hint="those given wait here, in the memory of meshd, until it ends; go on any day",
     )
 
 

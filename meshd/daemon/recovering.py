@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 
 import trio
 
+from meshd.crypto import sealing
 from meshd.crypto.keys import DecryptKey, RecipientKey, SigningKey
 from meshd.daemon import authoring, rotation, vaults
 from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.pen import Pen
-from meshd.errors import BadRequest, Exists, NotFound
+from meshd.errors import BadRequest, DecryptError, Exists, NotFound
 from meshd.profile import clock, payload, recovery, shares
 from meshd.profile.apps import GROUP, recovery_note
 from meshd.profile.apps.recovery_note import MAX_LABEL, Drill, Noted
@@ -29,6 +30,7 @@ from meshd.profile.recovery import Escrowed, Info
 from meshd.profile.shares import Scheme, Share
 from meshd.profile.version import Version
 
+_KEPT = b"mmm-kept-share/1"
 WAITING_SECONDS = 3600.0  # that shares which were told may take to be written down
 
 
@@ -61,20 +63,39 @@ class Prepared:
 
 
 class Kept:
-    """Shares that were given so far, one by one; locking the device forgets them, and so does the end of the daemon."""
+    """Shares that were given so far, one by one, in memory alone: the end of the daemon forgets them. On a device of a
+    mesh they are sealed under its cache key, so they outlast its locking, and nobody reads them meanwhile; where there
+    is no mesh yet there is no key."""
 
     def __init__(self) -> None:
-        self._shares: list[Share] = []
-        self._keyring: Keyring | None = None
+        self._open: list[Share] = []
+        self._sealed: list[bytes] = []
 
     def of(self, daemon: Daemon) -> list[Share]:
-        """The list itself."""
-        if self._keyring is not daemon.keyring:
-            self._shares, self._keyring = [], daemon.keyring
-        return self._shares
+        """Those so far. Locked."""
+        if not daemon.snapshot.connected:
+            return list(self._open)
+        key = daemon.unlocked().cache_key
+        self._sealed += [_seal(key, share, daemon) for share in self._open]
+        self._open = []
+        try:
+            return [shares.read(sealing.aead_open(key, one, _KEPT).decode()) for one in self._sealed]
+        except DecryptError:  # the device has other keys than when they were given
+            self.forget()
+            return []
+
+    def add(self, daemon: Daemon, share: Share) -> None:
+        if daemon.snapshot.connected:
+            self._sealed.append(_seal(daemon.unlocked().cache_key, share, daemon))
+        else:
+            self._open.append(share)
 
     def forget(self) -> None:
-        self._shares, self._keyring = [], None
+        self._open, self._sealed = [], []
+
+
+def _seal(key: bytes, share: Share, daemon: Daemon) -> bytes:
+    return sealing.aead_seal(key, share.mnemonic.encode(), _KEPT, daemon.rng)
 
 
 class Recovering:

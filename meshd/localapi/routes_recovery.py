@@ -49,7 +49,7 @@ RECOVERY_ROUTES: tuple[Route, ...] = (
         "drill-share",
         "POST",
         "/v1/recovery/drill/shares",
-        "Give a share for a drill; kept in memory until the device locks",
+        "Give a share for a drill; kept in memory, sealed, until it is over",
         UNLOCKED,
         r.DRILL_PROGRESS,
         r.DRILL_SHARE_REQUEST,

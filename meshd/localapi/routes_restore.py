@@ -14,7 +14,7 @@ RESTORE_ROUTES: tuple[Route, ...] = (
         "restore-share",
         "POST",
         "/v1/recovery/restore/shares",
-        "Give a share for a restore; kept in memory until the device locks or its daemon ends",
+        "Give a share for a restore; kept in memory until it is over",
         RUNNING,
         bodies_recovery.DRILL_PROGRESS,
         bodies_recovery.DRILL_SHARE_REQUEST,

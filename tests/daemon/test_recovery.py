@@ -190,8 +190,31 @@ async def test_a_drill_takes_shares_one_by_one_and_names_what_is_wrong(home: Pat
         assert (await device.ask("POST", f"{RECOVERY}/drill", {})).code == "share"
         assert (await device.get(RECOVERY))["drill_given"] == 1
         device.daemon.lock()
+        assert words(told)[2].split()[9] not in str(vars(device.app.recovering.drill)), "sealed, whoever looks"
         good(await device.ask("POST", "/v1/unlock", {"passphrase": "device secret"}))
+        assert (await device.get(RECOVERY))["drill_given"] == 1
+        assert (await device.post(give, words=words(told)[0]))["lacking"] == ""
+        good(await device.ask("DELETE", f"{RECOVERY}/drill"))
         assert (await device.get(RECOVERY))["drill_given"] == 0
+
+
+async def test_shares_for_a_restore_wait_before_there_is_a_mesh_and_in_it(
+    home: Path, rng: Callable[[int], bytes]
+) -> None:
+    (made,) = shares.split(bytes(32), shares.Scheme.simple(2, 3))
+    where = f"{RECOVERY}/restore"
+    async with running(home, rng) as device:
+        assert (await device.post(f"{where}/shares", words=made[0].mnemonic))["lacking"] == "1 more"
+        await device.init()
+        assert (await device.post(f"{where}/shares", words=made[0].mnemonic))["fault"] == "duplicate"
+        device.daemon.lock()
+        assert (await device.ask("GET", where)).code == "locked"
+        assert (await device.ask("POST", f"{where}/shares", {"words": made[1].mnemonic})).code == "locked"
+        assert made[0].mnemonic.split()[9] not in str(vars(device.app.recovering.restore))
+        good(await device.ask("POST", "/v1/unlock", {"passphrase": "device secret"}))
+        assert (await device.post(f"{where}/shares", words=made[1].mnemonic))["given"] == 2
+        good(await device.ask("DELETE", where))
+        assert (await device.get(where)) == {"schema": 1, "given": 0, "lacking": "any share"}
 
 
 async def test_a_drill_notices_a_missing_entry_and_a_vault_that_does_not_open(

@@ -1,6 +1,6 @@
 """`recovery`: shares that bring the mesh back when every device is lost; making, checking, rehearsing, replacing them.
 
-Whatever holds the words of a share lives for one request, or in memory until the device locks; nothing here logs one.
+What holds the words of a share lives for one request, or in memory, sealed on a device of a mesh; nothing logs one.
 """
 
 from __future__ import annotations
@@ -181,16 +181,16 @@ def _fault(fault: str | None, message: str, misread: tuple[Misread, ...] = ()) -
 
 async def give(app: App, call: Call) -> dict[str, Any]:
     """One share more for a drill, in any order; refused ones don't count."""
-    daemon = app.daemon
-    given = app.recovering.drill.of(daemon)
+    daemon, kept = app.daemon, app.recovering.drill
+    given = kept.of(daemon)
     share, refused = one_more(given, call.body["words"])
     if share is None:
         return refused
     current, fault, message, _ = _judge(daemon, share, await _current(daemon))
     if current is False:
         return progress(given, fault, message)
-    given.append(share)
-    return progress(given, None, message)
+    kept.add(daemon, share)
+    return progress([*given, share], None, message)
 
 
 def one_more(given: list[Share], words: str) -> tuple[Share | None, dict[str, Any]]:
@@ -222,7 +222,7 @@ async def forget(app: App, call: Call) -> dict[str, Any]:
 async def drill(app: App, call: Call) -> dict[str, Any]:
     """Rehearse. ShareError, WrongPassphrase; NotFound where the shares are not this mesh's, or not current."""
     daemon, body = app.daemon, call.body
-    given = list(app.recovering.drill.of(daemon))
+    given = app.recovering.drill.of(daemon)
     key = await app.guard.tried(
         lambda: drilling.combine(given, body.get("share_passphrase", ""), body.get("check", ""))
     )

@@ -31,12 +31,13 @@ async def given(app: App, call: Call) -> dict[str, Any]:
 
 async def give(app: App, call: Call) -> dict[str, Any]:
     """One share more, in any order and on any day; refused ones don't count. Whether it is current shows later."""
-    there = app.recovering.restore.of(app.daemon)
+    kept = app.recovering.restore
+    there = kept.of(app.daemon)
     share, refused = recovery.one_more(there, call.body["words"])
     if share is None:
         return refused
-    there.append(share)
-    return recovery.progress(there, None, "The words are right.")
+    kept.add(app.daemon, share)
+    return recovery.progress([*there, share], None, "The words are right.")
 
 
 async def forget(app: App, call: Call) -> dict[str, Any]:
@@ -59,7 +60,7 @@ async def restore(app: App, call: Call) -> dict[str, Any]:
             check_unsealed(admin=True, force=bool(body.get("force")))
     name = checked_name(body.get("name", "device"))
     kept = app.recovering.restore
-    together = [shares.read(words) for words in body["shares"]] if "shares" in body else list(kept.of(daemon))
+    together = [shares.read(words) for words in body["shares"]] if "shares" in body else kept.of(daemon)
     key = await app.guard.tried(
         lambda: drilling.combine(together, body.get("share_passphrase", ""), body.get("check", ""))
     )
@@ -74,7 +75,9 @@ async def restore(app: App, call: Call) -> dict[str, Any]:
             done = await restoring.promote(daemon, found, sealed, name)
         else:
             done = await restoring.restore(daemon, found, passphrase, name, sealed, app.kdf, lambda: _caught_up(app))
-    if not done.missing:
+    if done.missing:
+        kept.of(daemon)  # they are needed once more, and sealed from now on
+    else:
         kept.forget()
     called, proof = names.current(daemon), found.proof
     return {
