@@ -19,6 +19,7 @@ import msgspec
 import trio
 
 from meshd.daemon.checker import HEAD, READY, Lot
+from meshd.daemon.verifying import Verified, combined, verify
 from meshd.profile.version import Version
 from meshd.profile.vouched import Vouched, restore
 from meshd.store.directory import Directory
@@ -46,8 +47,11 @@ class _Asked:
     done: trio.Event = field(default_factory=trio.Event)
 
 
+WORTH_HELP = 32  # entries of a lot that is given to the helper
+
+
 class Helper:
-    """One helper process. A task keeps it with `run`; while it is `ready`, any may `check`."""
+    """One helper process. A task keeps it with `keep`, or `run`; while it is `ready`, any may `check`."""
 
     def __init__(self, directory: Directory, command: Sequence[str] = COMMAND) -> None:
         self.ready = False
@@ -57,9 +61,34 @@ class Helper:
         self._asking = trio.Lock()
         self._asked: deque[_Asked] = deque()  # in the order in which it answers
         self._called = trio.Event()  # something is asked
+        self._wanted = trio.Event()
         self._process: trio.Process | None = None
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(list[Vouched | None])
+
+    def expect_much(self) -> None:
+        """So much is to come that a helper pays."""
+        self._wanted.set()
+
+    async def keep(self) -> None:
+        """Run whenever much is expected; returns when it does not work here."""
+        works = True
+        while works:
+            await self._wanted.wait()
+            works = await self.run()
+            self._wanted = trio.Event()
+
+    async def verify(self, raws: Sequence[bytes], vids: Sequence[bytes | None]) -> Verified:
+        """As `verifying.verify`, with the helper where it is up. What it does not vouch for may be a profile, by a
+        signer new to it, or bad: that is looked at here."""
+        if not self.ready or len(raws) < WORTH_HELP:
+            return await verify(raws, vids, self._directory)
+        found = await self.check(raws, [vid or b"" for vid in vids])
+        good = Verified(tuple([one for one in found if one is not None]), (), ())
+        rest = [place for place, one in enumerate(found) if one is None]
+        if not rest:
+            return good
+        return combined([good, await verify([raws[at] for at in rest], [vids[at] for at in rest], self._directory)])
 
     async def run(self) -> bool:
         """Start the process and hear its answers, until nothing was asked for a while. False: it failed."""
@@ -83,7 +112,8 @@ class Helper:
                 await self._end()
 
     async def check(self, raws: Sequence[bytes], vids: Sequence[bytes]) -> list[Version | None]:
-        """Those entries that are verified items, and the ones announced; None for others, and for all if it fails."""
+        """Those entries that are verified items, and the ones announced (an empty vid: none was); None for others, and
+        for all if it fails."""
         asked = _Asked(len(raws))
         async with self._asking:
             if self.ready:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import trio
 
 from meshd.daemon.helping import Helper
-from meshd.daemon.verifying import Verified, combined, verify
+from meshd.daemon.verifying import Verified, combined
 from meshd.errors import RemoteProtocolError
 from meshd.profile.claim import Kind
 from meshd.store.directory import Directory
@@ -26,7 +26,6 @@ MAX_ITEMS = 4096  # that are wanted, or here and not committed; beyond, nothing 
 MAX_BYTES = 16 * 1024 * 1024
 LOT = 256  # items that are checked together, at most
 SIDE_BY_SIDE = 64  # a second lot is begun beside the first when so many wait
-WORTH_HELP = 32  # items of a lot that is given to the helper
 MANY = 2000  # rows that are still to come make it worth to start one
 TOGETHER = 1024  # items of one transaction, or a lot more: a person's own change waits behind it
 
@@ -118,9 +117,7 @@ class Intake:
     def __init__(self, directory: Directory) -> None:
         self.items = 0  # here and not settled
         self.bytes = 0
-        self._directory = directory
         self._helper = Helper(directory)
-        self._many = trio.Event()
         self._waiting: deque[PeerItem] = deque()
         self._lots: deque[_Lot] = deque()  # being checked, or checked and not taken
         self._checking = 0
@@ -137,7 +134,7 @@ class Intake:
     def expect(self, count: int) -> None:
         """So many more are announced."""
         if count >= MANY:
-            self._many.set()
+            self._helper.expect_much()
 
     @property
     def helped(self) -> bool:
@@ -152,7 +149,7 @@ class Intake:
     async def run(self) -> None:
         """Check what arrives, for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._get_help)
+            nursery.start_soon(self._helper.keep)
             while True:
                 await self._look.wait()
                 self._look = trio.Event()
@@ -167,32 +164,13 @@ class Intake:
         waiting = len(self._waiting)
         return (waiting > 0 and self._checking == 0) or (waiting >= SIDE_BY_SIDE and self._checking == 1)
 
-    async def _get_help(self) -> None:
-        works = True
-        while works:
-            await self._many.wait()
-            works = await self._helper.run()
-            self._many = trio.Event()
-
     async def _check(self, lot: _Lot) -> None:
         held = [item for item in lot.items if item.raw]
         raws, vids = [item.raw for item in held], [item.vid for item in held]
-        if self._helper.ready and len(held) >= WORTH_HELP:
-            lot.found = await self._with_help(raws, vids)
-        else:
-            lot.found = await verify(raws, vids, self._directory)
+        lot.found = await self._helper.verify(raws, vids)
         self._checking -= 1
         lot.done.set()
         self._look.set()
-
-    async def _with_help(self, raws: list[bytes], vids: list[bytes]) -> Verified:
-        """What the helper does not vouch for may be a profile, by a signer new to it, or bad: it is looked at here."""
-        found = await self._helper.check(raws, vids)
-        good = Verified(tuple([one for one in found if one is not None]), (), ())
-        rest = [place for place, one in enumerate(found) if one is None]
-        if not rest:
-            return good
-        return combined([good, await verify([raws[at] for at in rest], [vids[at] for at in rest], self._directory)])
 
     async def next(self) -> tuple[list[PeerItem], Verified]:
         """The oldest lot when it is checked, and what is in work behind it: larger transactions cost less."""

@@ -18,6 +18,7 @@ from meshd.store.db import get_meta, store_errors
 # What is published by itself. Master and device profiles travel inside personal profiles.
 KINDS = (Kind.PERSONAL, Kind.CONTAINER, Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW, Kind.ITEM)
 _MARKS = "1, 2, 5, 6, 8"
+_AT_ONCE = 500
 _ROW = "seq, vid, kind, identifier, signer, gen, state, length(raw)"
 _SELECT = "SELECT account, address, plain, item, moved, page_key, store_id, cursor, last_success FROM portals"
 
@@ -201,6 +202,19 @@ def by_vid(connection: sqlite3.Connection, vids: Sequence[bytes]) -> list[ToPubl
         ).fetchone()
         if row is not None:
             found.append(_to_publish(row))
+    return found
+
+
+def places(connection: sqlite3.Connection, vids: Sequence[bytes], after: int) -> list[tuple[bytes, int]]:
+    """(vid, seq) of those of `vids` that `by_vid` finds, behind this seq."""
+    found: list[tuple[bytes, int]] = []
+    for start in range(0, len(vids), _AT_ONCE):
+        part = vids[start : start + _AT_ONCE]
+        found += connection.execute(
+            f"SELECT vid, seq FROM versions WHERE vid IN ({', '.join('?' * len(part))}) AND seq > ?"  # noqa: S608
+            f" AND kind IN ({_MARKS}) AND raw IS NOT NULL",
+            (*part, after),
+        ).fetchall()
     return found
 
 

@@ -61,8 +61,13 @@ class Proof:
         ProofError unless the path leads from the leaf to its root.
         """
         checkpoint = (policy or Policy()).satisfied(self.checkpoint, logs).checkpoint
-        tree.verify_inclusion(leaf_hash, self.index, checkpoint.size, self.hashes, checkpoint.root)
+        self.verify_under(checkpoint, leaf_hash)
         return checkpoint
+
+    def verify_under(self, checkpoint: Checkpoint, leaf_hash: bytes) -> None:
+        """ProofError unless the path leads from the leaf to this root, that of our note, whose signatures were verified
+        before: many proofs have the same."""
+        tree.verify_inclusion(leaf_hash, self.index, checkpoint.size, self.hashes, checkpoint.root)
 
 
 def hash_lines(hashes: Iterable[bytes]) -> list[str]:

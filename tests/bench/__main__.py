@@ -27,6 +27,7 @@ from bench import (
     machine,
     pairing,
     portal,
+    portal_catch_up,
     removal,
 )
 from bench.figures import Section
@@ -43,6 +44,7 @@ BENCHES: dict[str, Callable[[Lab, bool], Section]] = {
     "authority": authority.run,
     "removal": removal.run,
     "portal": portal.run,
+    "portal-catch-up": portal_catch_up.run,
     "log": log.run,
     "log-portal": log_portal.run,
     "log-mirror": log_mirror.run,

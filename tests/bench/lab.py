@@ -75,8 +75,8 @@ class Lab:
             self._pairs[size] = first, second
         return self._pairs[size]
 
-    def start(self, device: Device) -> None:
-        device.start()
+    def start(self, device: Device, *options: str) -> None:
+        device.start(*options)
         assert device.process is not None
         machine.favour(device.process.pid, self._nice)
 
@@ -119,7 +119,7 @@ class Lab:
             first.admits(second)
             first.stop()
             second.stop()
-            trio.run(_write, first.home, size)
+            trio.run(fill, first.home, size)
             self._made[size] = first.home, second.home
         return self._made[size]
 
@@ -134,7 +134,8 @@ class Lab:
         return device
 
 
-async def _write(home: Path, size: int) -> None:
+async def fill(home: Path, size: int) -> None:
+    """Write so many items into the vault of a stopped device."""
     daemon = open_daemon(Config(), resolve(str(home)), rng=secrets.token_bytes, now_ms=now_ms)
     try:
         await daemon.unlock(None)

@@ -2,7 +2,7 @@
 
 Every version is verified as one from a sibling and goes through the same door, so that a portal's lies change nothing:
 what is malformed, wrongly signed or of another mesh is dropped and counted. How far the feed was followed is written in
-the transaction that takes a page in; the next page is fetched meanwhile.
+the transaction that takes a page in; meanwhile the next page is verified, and the one behind that fetched.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import trio
 
 from meshd.daemon.context import Daemon
+from meshd.daemon.helping import Helper
 from meshd.daemon.portals.account import check_mesh, come_back, open_account, shown_profiles
 from meshd.daemon.portals.state import NotListed, Portal
 from meshd.daemon.portals.watch import settle
@@ -26,6 +27,7 @@ from meshd.store.portal_pins import PinRow
 from meshd.store.replica import Outcome
 
 PAGE = 1000  # records asked for at once
+MANY = 500  # records of a page behind which so many more are expected that a helper pays
 WAIT = 55  # seconds that the portal may hold an empty answer
 EARLY = 3.0  # an empty answer that comes sooner was not held
 FIRST_UNHELD_PAUSE, UNHELD_PAUSE = 0.1, 10.0
@@ -47,6 +49,7 @@ class Following:
     def __init__(self, portal: Portal) -> None:
         self._portal = portal
         self._daemon: Daemon = portal.daemon
+        self._helper = Helper(portal.daemon.replica.directory)
         self._anew = False  # the portal lost what it had: once it was seen what is left, it gets the rest again
 
     async def run(self) -> None:
@@ -70,6 +73,7 @@ class Following:
             await self._follow_plain()
         portal.watch.check()
         send, receive = trio.open_memory_channel[_Page](1)
+        checked, taken = trio.open_memory_channel[tuple[_Page, Verified]](0)
         failures: list[MeshError] = []
 
         async def fetch() -> None:
@@ -80,8 +84,11 @@ class Following:
                     failures.append(exc)
 
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._helper.keep)
             nursery.start_soon(fetch)
-            nursery.start_soon(self._take_in, receive)
+            nursery.start_soon(self._check, receive, checked)
+            await self._take_in(taken)
+            nursery.cancel_scope.cancel()  # the helper
         raise failures[0]
 
     # --- fetching -----------------------------------------------------------------------------------------------------
@@ -116,7 +123,7 @@ class Following:
             search_constraints=SearchConstraints(max_entries=PAGE, page_key=key or None),
         )
         try:
-            answer = await self._portal.link.ask("GetRecords", asked, GetRecordsResponse, wait=wait)
+            answer = await self._portal.link.ask("GetRecords", asked, GetRecordsResponse, wait=wait, receipts=False)
         except NotFound:
             await self._not_there(key)
             raise
@@ -177,14 +184,23 @@ class Following:
 
     # --- taking in ----------------------------------------------------------------------------------------------------
 
-    async def _take_in(self, pages: trio.MemoryReceiveChannel[_Page]) -> None:
+    async def _check(
+        self, pages: trio.MemoryReceiveChannel[_Page], checked: trio.MemorySendChannel[tuple[_Page, Verified]]
+    ) -> None:
+        """Verify each page while the one before is written, and the one behind is fetched."""
+        async with pages, checked:
+            async for page in pages:
+                if len(page.raws) >= MANY:
+                    self._helper.expect_much()
+                await checked.send((page, await self._verified(page.raws)))
+
+    async def _take_in(self, pages: trio.MemoryReceiveChannel[tuple[_Page, Verified]]) -> None:
         portal = self._portal
         asked = -1  # a portal that is reached anew, or asked by a person, shows its log even where there is no news
         async with pages:
-            async for page in pages:
+            async for page, verified in pages:
                 if page.raws or page.page_key != portal.page_key or page.asked != asked:
                     asked = page.asked
-                    verified = await self._verified(page.raws)
                     await self._accept(verified, page.page_key, await portal.watch.look())
                     portal.page_key = page.page_key
                 portal.reached = True
@@ -202,29 +218,29 @@ class Following:
     async def _verified(self, raws: tuple[bytes, ...]) -> Verified:
         if not raws:
             return Verified((), (), ())
-        return await verify(raws, [None] * len(raws), self._daemon.replica.directory)
+        return await self._helper.verify(raws, [None] * len(raws))
 
     async def _accept(self, verified: Verified, page_key: str | None, seen: PinRow | None = None) -> None:
         """One transaction: the versions, how far the feed was followed, and the checkpoint that covers it."""
         portal, daemon = self._portal, self._daemon
 
-        def commit(connection: sqlite3.Connection, outcome: Outcome) -> int:
-            """How many of them are no versions of this mesh, or by nobody whom it lists."""
+        def commit(connection: sqlite3.Connection, outcome: Outcome) -> tuple[int, list[tuple[bytes, int]]]:
+            """How many of them are no versions of this mesh, or by nobody whom it lists; and which are held, with the
+            places that our own numbering gives them, as far as they are behind its cursor."""
             settle(connection, portal.name, seen)
             daemon.replica.accept(connection, verified.versions, daemon.now_ms(), outcome)
-            if page_key is not None:
-                store.followed(connection, portal.name, page_key, daemon.now_ms())
-            return sum(why == _FOREIGN for _, why in outcome.rejected) + len(outcome.strangers)
+            foreign = sum(why == _FOREIGN for _, why in outcome.rejected) + len(outcome.strangers)
+            if page_key is None:
+                return foreign, []
+            store.followed(connection, portal.name, page_key, daemon.now_ms())
+            at = store.cursor(connection, portal.name)
+            return foreign, store.places(connection, [one.vid for one in verified.versions], at)
 
         if verified.unknown:  # the profile that lists their signer may have come with them
             again = await verify(verified.unknown, [None] * len(verified.unknown), daemon.replica.directory)
             verified = combined([Verified(verified.versions, (), verified.refused), again])
-        foreign = await daemon.transact(commit)
-        if page_key is not None:
-            vids = [one.vid for one in verified.versions]
-            at = store.cursor(daemon.reader.connection, portal.name)
-            shown = store.by_vid(daemon.reader.connection, vids)
-            portal.holds.update((one.vid, one.seq) for one in shown if one.seq > at)
+        foreign, shown = await daemon.transact(commit)
+        portal.holds.update(shown)
         lies = foreign + len(verified.refused) + len(verified.unknown)
         if lies:
             portal.lies += lies

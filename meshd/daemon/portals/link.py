@@ -56,6 +56,7 @@ SKEW_SECONDS = 30  # clocks that differ by less need no correction
 MAX_SKEW = 366 * 86400
 SIGN_SECONDS = 10.0
 _EXTENSIONS = ", ".join(sorted(headers.ALL))
+_WITHOUT_RECEIPTS = ", ".join(sorted(headers.ALL - {headers.LOG}))
 _UNSHOWN = re.compile(r"[^\x20-\x7e\xa1-\u024f]")
 
 
@@ -110,13 +111,23 @@ class Link:
         self._detour: Place | None = None  # a 307: for one transaction
 
     async def ask(
-        self, transaction: str, message: Request, expected: type[ResponseT], *, signed: bool = True, wait: int = 0
+        self,
+        transaction: str,
+        message: Request,
+        expected: type[ResponseT],
+        *,
+        signed: bool = True,
+        wait: int = 0,
+        receipts: bool = True,
     ) -> ResponseT:
         """Ask, and give the response where the portal did it; a MeshError that says what it said where it did not.
 
-        `wait`: seconds that it may hold its answer. NetworkError: not reached; RemoteProtocolError: no portal's answer.
+        `wait`: seconds that it may hold its answer. `receipts`: with a proof for each record, which doubles the answer.
+        NetworkError: not reached; RemoteProtocolError: no portal's answer.
         """
-        response, status, _ = await self.attempt(transaction, message, expected, signed=signed, wait=wait)
+        response, status, _ = await self.attempt(
+            transaction, message, expected, signed=signed, wait=wait, receipts=receipts
+        )
         if status not in SUCCESSES:
             raise refusal(status, response)
         if not isinstance(response, expected):
@@ -124,7 +135,14 @@ class Link:
         return response
 
     async def attempt(
-        self, transaction: str, message: Request, expected: type[ResponseT], *, signed: bool = True, wait: int = 0
+        self,
+        transaction: str,
+        message: Request,
+        expected: type[ResponseT],
+        *,
+        signed: bool = True,
+        wait: int = 0,
+        receipts: bool = True,
     ) -> tuple[Response, int, int]:
         """The response, the body's Status (HTTP's where it has none), and HTTP's, whatever they say."""
         if self.dialect is None and transaction != "Hello":
@@ -133,7 +151,7 @@ class Link:
         redirects, tries, corrected = 0, 0, False
         while True:
             tries += 1
-            answer = await self._send(transaction, message, signed, wait)
+            answer = await self._send(transaction, message, signed, wait, receipts)
             response, status = self._read(transaction, answer)
             if status in (Status.REDIRECT_PERMANENT, Status.REDIRECT_TEMPORARY):
                 redirects += 1
@@ -194,12 +212,12 @@ class Link:
 
     # --- one exchange -------------------------------------------------------------------------------------------------
 
-    async def _send(self, transaction: str, message: Request, signed: bool, wait: int) -> HttpAnswer:
+    async def _send(self, transaction: str, message: Request, signed: bool, wait: int, receipts: bool) -> HttpAnswer:
         ours = self.dialect is not Dialect.PLAIN
         body = codec.encode_request(transaction, message, self.dialect or Dialect.PLAIN)
         listed = {"Content-Type": "application/json;charset=UTF-8", "Cache-Control": "no-store"}
         if ours:
-            listed["Mesh-Extensions"] = _EXTENSIONS
+            listed["Mesh-Extensions"] = _EXTENSIONS if receipts else _WITHOUT_RECEIPTS
             if signed and self.where.account.name and transaction not in ("CreateAccount", "ConnectStart"):
                 listed["Mesh-Account"] = str(self.where.account)
             if wait:

@@ -276,6 +276,6 @@ def _vids(texts: Iterable[str] | None) -> list[bytes]:
 
 async def _entries(raws: Sequence[bytes]) -> list[dict[str, object]]:
     def convert() -> list[dict[str, object]]:
-        return [version.to_json(version.parse(raw)) for raw in raws]
+        return [version.stored_json(raw) for raw in raws]
 
     return convert() if len(raws) <= _PARALLEL else await trio.to_thread.run_sync(convert)

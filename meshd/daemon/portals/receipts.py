@@ -16,7 +16,10 @@ from meshd.portal.messages import GetRecordsResponse, GetRequest
 from meshd.portal.structures import KeyValue, SearchConstraints
 from meshd.store.portal_pins import PinRow, Receipt
 from meshd.store.portals_client import ToPublish
+from meshd.tlog import checkpoint as checkpoints
+from meshd.tlog.checkpoint import Checkpoint
 from meshd.tlog.leaf import SALT_BYTES, Leaf
+from meshd.tlog.note import Note
 from meshd.tlog.proof import Proof
 
 ASKED_AFTER = 4  # versions of a lot without a receipt that are looked for in the feed
@@ -46,16 +49,18 @@ async def prove(portal: Portal, given: Sequence[tuple[ToPublish, str | None]]) -
             found[row.vid] = text
         unproved += text is None
     kept: list[Receipt] = []
-    agreed: dict[str, PinRow] = {}
+    agreed: dict[Note, tuple[PinRow, Checkpoint]] = {}  # most of a lot were made under the same
     try:
         for vid, text in found.items():
             proof, leaf = read(text)
             if leaf.vid != vid:
                 raise Unproved("it gave the receipt of another version")
             note = proof.checkpoint
-            pin = agreed.get(note.text) or await watch.agree(note)
-            agreed[note.text] = pin
-            proof.verify(leaf.hash(), held_as(pin).keys)
+            if note not in agreed:
+                pin = await watch.agree(note)
+                checkpoint, _ = checkpoints.read(note, held_as(pin).keys)
+                agreed[note] = pin, checkpoint
+            proof.verify_under(agreed[note][1], leaf.hash())
             kept.append(Receipt(vid, proof.index, text))
         if unproved:
             raise Unproved(f"it proves of {unproved} versions that were published to it not that its log has them")
@@ -63,7 +68,7 @@ async def prove(portal: Portal, given: Sequence[tuple[ToPublish, str | None]]) -
         raise
     except (FormatError, TrustError) as exc:
         await watch.suspect(f"a receipt of the portal does not hold: {exc}", owes=True)
-    newest = max(agreed.values(), key=lambda pin: pin.size, default=None)
+    newest = max((pin for pin, _ in agreed.values()), key=lambda pin: pin.size, default=None)
     return newest, kept
 
 
