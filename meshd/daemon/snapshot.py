@@ -29,6 +29,7 @@ class Snapshot:
     devices: Mapping[str, DeviceProfile] = field(default_factory=dict)
     removed: frozenset[str] = frozenset()
     undecided: frozenset[str] = frozenset()  # those of `devices` of which that is not sure until more has come
+    cut: frozenset[str] = frozenset()  # those whom some cut names: not all that they wrote stands
     fallen: frozenset[str] = frozenset()  # listed only by profiles that fell with the admin who had signed them
     applications: Mapping[str, Application] = field(default_factory=dict)  # by container Identifier
     escrow: frozenset[str] = frozenset()  # Identifiers of the escrow entries that count
@@ -83,6 +84,7 @@ def take(connection: sqlite3.Connection, replica: Replica) -> Snapshot:
         devices=devices,
         removed=authority.removed(),
         undecided=undecided,
+        cut=authority.cut(),
         fallen=authority.ever_devices() - here - authority.admins() - authority.removed(),
         applications=applications(connection, replica),
         escrow=frozenset(authority.escrow()),

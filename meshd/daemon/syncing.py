@@ -19,6 +19,7 @@ from meshd.daemon.context import Daemon, wait
 from meshd.daemon.progress import Progress
 from meshd.daemon.pushing import Pusher
 from meshd.daemon.receiving import MAX_BYTES, MAX_ITEMS, Announced, Intake
+from meshd.daemon.tracing import Tracer
 from meshd.daemon.verifying import Verified, combined, verify
 from meshd.errors import MeshError, NetworkError, RemoteProtocolError
 from meshd.net.streams import Link
@@ -27,6 +28,7 @@ from meshd.store.db import get_meta
 from meshd.store.replica import Outcome
 from meshd.sync.events import (
     PeerAck,
+    PeerChain,
     PeerChanges,
     PeerClosed,
     PeerEvidence,
@@ -36,9 +38,10 @@ from meshd.sync.events import (
     PeerItem,
     PeerNote,
     PeerProfiles,
+    PeerTrace,
     PeerWant,
 )
-from meshd.sync.messages import CloseCode, HelloInfo
+from meshd.sync.messages import TRACES, CloseCode, HelloInfo
 from meshd.sync.session import WINDOW_BYTES, WINDOW_ITEMS, Session
 
 STRIKES = 3  # batches with something malformed or wrongly signed before the peer is left alone for an hour
@@ -61,7 +64,7 @@ class Conversation:
             HelloInfo(
                 store_id=self._numbering,
                 udf=snapshot.own,
-                features=(),
+                features=(TRACES,),
                 clock_ms=daemon.now_ms(),
                 heads=snapshot.heads,
                 max_frame=daemon.config.limits.max_frame,
@@ -74,6 +77,7 @@ class Conversation:
         self._announced = Announced(0)
         self._intake = Intake(daemon.replica.directory)
         self._wants: deque[tuple[bytes, ...]] = deque()  # what the peer wants; the session bounds it
+        self._tracer = Tracer(daemon, self._session)
         self._speak = trio.Event()  # something is to be said
         self._pusher = Pusher(daemon, self._session, progress, self._numbering, self._flush)
         self._heard = trio.current_time()
@@ -175,9 +179,14 @@ class Conversation:
                 case PeerItem():
                     self._intake.put(event)
                 case PeerChanges():
-                    self._announced_to_us(event)
+                    await self._announced_to_us(event)
                 case PeerWant():
                     self._wants.append(event.vids)
+                case PeerTrace():
+                    self._tracer.asked(event)
+                    self._speak.set()
+                case PeerChain():
+                    await self._tracer.heard(event.links)
                 case PeerAck():
                     self.progress.acked = max(self.progress.acked, event.seq)
                     self._moved()
@@ -198,7 +207,7 @@ class Conversation:
                 case _:
                     pass  # stability: for pruning
 
-    def _announced_to_us(self, event: PeerChanges) -> None:
+    async def _announced_to_us(self, event: PeerChanges) -> None:
         if event.anew:  # the sibling was restored from a backup: its numbers meant other versions
             self._announced = Announced(0)
             self.progress.ours = self.progress.theirs = 0
@@ -207,12 +216,14 @@ class Conversation:
         self._intake.expect(self._announced.queued)
         self.progress.theirs = max(self.progress.theirs, event.changes[-1].seq if event.changes else 0)
         self.progress.caught_up = event.caught_up
+        await self._tracer.announced(event.changes, held)
         self._acknowledge()
 
     def _want(self) -> None:
         """Keep the window filled, half a window at a time, as far as the committer keeps up."""
         outstanding = self._session.outstanding
-        if not self._announced.queued or outstanding > WINDOW_ITEMS // 2 or self._intake.bytes >= MAX_BYTES:
+        full = outstanding > WINDOW_ITEMS // 2 or self._intake.bytes >= MAX_BYTES
+        if full or self._tracer.busy or not self._announced.queued:
             return
         room = min(self._session.want_room(), MAX_ITEMS - self._intake.items - outstanding)
         if room <= 0:
@@ -242,6 +253,7 @@ class Conversation:
         while True:
             await self._speak.wait()
             self._speak = trio.Event()
+            self._tracer.answer()
             while self._wants:
                 await self._serve(self._wants.popleft())
             await self._flush()

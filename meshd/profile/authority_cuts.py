@@ -8,7 +8,7 @@ version that connects later costs what it connects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -26,12 +26,19 @@ class ChainView(Protocol):
 
 
 @dataclass(slots=True)
-class _Reach:
+class Reach:
     """The versions that some tips reach, what they lead to that has not come, and what is known but not reached."""
 
     inside: set[bytes] = field(default_factory=set)
     missing: set[bytes] = field(default_factory=set)
     loose: dict[bytes, tuple[bytes, ...]] = field(default_factory=dict)
+
+    def join(self, vid: bytes, q: tuple[bytes, ...]) -> Sequence[bytes]:
+        """A version of the signer is known now; what is reached for the first time."""
+        if vid in self.inside:
+            return ()
+        self.loose[vid] = q
+        return self.follow([vid]) if vid in self.missing else ()
 
     def follow(self, todo: list[bytes]) -> list[bytes]:
         """Walk from `todo`; the versions that are reached for the first time."""
@@ -56,25 +63,43 @@ class Chains:
 
     def __init__(self, view: ChainView) -> None:
         self._view = view
-        self._reach: dict[str, dict[Tips, _Reach]] = {}
+        self._reach: dict[str, dict[Tips, Reach]] = {}
 
     def holds(self, signer: str, tips: Tips, vid: bytes) -> bool:
         """Is `vid` on `signer`'s chain up to `tips`, for a version of his that is here, stored yet or not? What nothing
         that is known of that signer leads to is not."""
         if not tips:
             return False
-        reach = self._reached(signer, tips)
+        reach = self.reached(signer, tips)
         return vid in reach.inside or vid in reach.missing
 
     def incomplete(self, signer: str, tips: Tips) -> bool:
         """Has something of `signer`'s chain up to `tips` not come yet?"""
-        return bool(tips) and bool(self._reached(signer, tips).missing)
+        return bool(tips) and bool(self.reached(signer, tips).missing)
 
-    def _reached(self, signer: str, tips: Tips) -> _Reach:
+    def linked(self, signer: str, rows: Mapping[bytes, tuple[bytes, ...]]) -> tuple[set[bytes], set[bytes]]:
+        """As `joined` for each of these (vid → q) that is missing, in this order: which were, and all that is reached.
+        Nothing is missing of a chain about which nobody has asked yet."""
+        taken: set[bytes] = set()
+        found: set[bytes] = set()
+        reaches = list(self._reach.get(signer, {}).values())
+        for vid, q in rows.items():
+            if any(vid in reach.missing for reach in reaches):
+                taken.add(vid)
+                for reach in reaches:
+                    found.update(reach.join(vid, q))
+        return taken, found
+
+    def missing(self, signer: str, tips: Tips) -> frozenset[bytes]:
+        """What is known to be on `signer`'s chain up to `tips`, and nothing else is known of it."""
+        return frozenset(self.reached(signer, tips).missing) if tips else frozenset()
+
+    def reached(self, signer: str, tips: Tips) -> Reach:
+        """The same object at each call, and it grows."""
         of_signer = self._reach.setdefault(signer, {})
         reach = of_signer.get(tips)
         if reach is None:
-            reach = of_signer[tips] = _Reach(loose=dict(self._view.chain(signer)))
+            reach = of_signer[tips] = Reach(loose=dict(self._view.chain(signer)))
             reach.follow(list(tips))
         return reach
 
@@ -85,11 +110,7 @@ class Chains:
             return ()
         found: set[bytes] = set()
         for reach in of_signer.values():
-            if vid in reach.inside:
-                continue
-            reach.loose[vid] = q
-            if vid in reach.missing:
-                found.update(reach.follow([vid]))
+            found.update(reach.join(vid, q))
         return tuple(found)
 
 
@@ -109,7 +130,7 @@ class Cuts:
         self._chains = chains
         self._standing = standing
         self._cuts: dict[tuple[str, str], list[_Cut]] = {}
-        self._removals: dict[str, list[list[Tips]]] = {}
+        self._removals: dict[str, list[list[Reach]]] = {}  # those that count now, each with what its tips reach
 
     def add(self, udf: str, scope: str, carrier: int, tips: Tips, spared: frozenset[str] = frozenset()) -> None:
         self._cuts.setdefault((udf, scope), []).append(_Cut(carrier, tips, spared))
@@ -130,26 +151,20 @@ class Cuts:
 
     def outside_removal(self, signer: str, vid: bytes) -> bool:
         """Is a version beyond a removal of its signer? Signing in knowledge of it never exempts."""
-        for each in self._binding(signer):
-            for tips in each:
-                if self._chains.holds(signer, tips, vid):
-                    break
-            else:
-                return True
-        return False
+        return self.inside_removal(signer, vid) is False
 
-    def removes(self, signer: str) -> bool:
-        """Does a removal of `signer` stand?"""
-        return bool(self._binding(signer))
-
-    def _binding(self, signer: str) -> list[list[Tips]]:
-        """The removals of `signer` that count, each with its tips."""
-        if (signer, SCOPE_REMOVED) not in self._cuts:
-            return []
+    def inside_removal(self, signer: str, vid: bytes) -> bool | None:
+        """Is a version on the near side of every removal of its signer that counts? None where none does."""
         binding = self._removals.get(signer)
         if binding is None:
             binding = self._removals[signer] = self._newest(signer)
-        return binding
+        for each in binding:
+            for reach in each:
+                if vid in reach.inside or vid in reach.missing:
+                    break
+            else:
+                return False
+        return True if binding else None
 
     def incomplete(self, signer: str) -> bool:
         """Does a removal of `signer`, or a cut of his being admin, name what has not come yet?"""
@@ -159,12 +174,23 @@ class Cuts:
             for cut in self._cuts.get((signer, scope), ())
         )
 
-    def _newest(self, signer: str) -> list[list[Tips]]:
+    def missing(self, signer: str) -> frozenset[bytes]:
+        """What has not come of `signer`'s chain up to the ends that standing cuts name, of whatever right, as far as
+        that is known."""
+        found: frozenset[bytes] = frozenset()
+        for (udf, _), cuts in self._cuts.items():
+            if udf == signer:
+                for cut in cuts:
+                    if self._standing(cut.carrier):
+                        found |= self._chains.missing(signer, cut.tips)
+        return found
+
+    def _newest(self, signer: str) -> list[list[Reach]]:
         """Of the standing removals the DAG-newest count; of several concurrent ones, what all of them leave stands."""
-        cuts = [cut for cut in self._cuts[signer, SCOPE_REMOVED] if self._standing(cut.carrier)]
+        cuts = [cut for cut in self._cuts.get((signer, SCOPE_REMOVED), ()) if self._standing(cut.carrier)]
         carriers = {cut.carrier for cut in cuts}
         return [
-            [cut.tips for cut in cuts if cut.carrier == carrier]
+            [self._chains.reached(signer, cut.tips) for cut in cuts if cut.carrier == carrier and cut.tips]
             for carrier in sorted(carriers)
             if not any(other != carrier and self._dag.descends(other, carrier) for other in carriers)
         ]

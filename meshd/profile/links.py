@@ -120,6 +120,12 @@ def parse(token: str) -> Links:
     )
 
 
+def before(token: str) -> tuple[bytes, ...]:
+    """`q` alone, for walks over a chain; FormatError as `parse`."""
+    usual = _USUAL.match(token)
+    return (_vid(usual["q"]),) if usual else parse(token).q
+
+
 def _vids(vids: tuple[bytes, ...]) -> str:
     return ",".join(base64url.encode(vid) for vid in vids)
 

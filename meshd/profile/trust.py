@@ -9,7 +9,7 @@ known, reports every stored link of a chain with `joined`, and judges again what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from meshd.errors import TrustError
@@ -140,11 +140,26 @@ class Authority(AuthorityViews):
         are to be judged again, but for the version itself, if `may_write` was asked of it just before. Profiles among
         them are judged here. Nearly always nothing follows, and that costs one look-up."""
         found = self._chains.joined(signer, vid, q)
-        if not found:
-            return _UNCHANGED
+        return self._connected(found) if found else _UNCHANGED
+
+    def missing(self, signer: str) -> frozenset[bytes]:
+        """The versions of `signer` that cuts leave standing and that have not come: those of them that others name."""
+        return self._master_cuts.missing(signer) | self._profiles.cuts.missing(signer)
+
+    def linked(self, signer: str, rows: Mapping[bytes, tuple[bytes, ...]]) -> tuple[frozenset[bytes], Change]:
+        """Take links of `signer`'s chain (vid → q), each after one that names it, ahead of their versions. Returns the
+        missing ones, which alone count; and as `joined` what they connect."""
+        taken, found = self._chains.linked(signer, rows)
+        return frozenset(taken), self._connected(found - taken)
+
+    def _connected(self, found: Collection[bytes]) -> Change:
         index = self._profiles.dag.index
         versions = tuple(one for one in found if not self.knows(one))
         return self._again(State.APPLIED, [index[one] for one in found if one in index], frozenset(), versions)
+
+    def cut(self) -> frozenset[str]:
+        """Everybody whom some cut names."""
+        return frozenset(self._cut)
 
     def is_cut(self, signer: str) -> bool:
         """Does some cut name `signer`? Then a link of its chain may change what was judged before. Where that was done
@@ -155,10 +170,11 @@ class Authority(AuthorityViews):
         """Does a removal of `signer` stand that leaves his version `vid` on the near side? What is there is finite."""
         if signer not in self._cut:
             return False
-        both = (self._master_cuts, self._profiles.cuts)
-        return any(cuts.removes(signer) for cuts in both) and not any(
-            cuts.outside_removal(signer, vid) for cuts in both
-        )
+        by_admins = self._profiles.cuts.inside_removal(signer, vid)
+        if by_admins is False:
+            return False
+        by_master = self._master_cuts.inside_removal(signer, vid)
+        return by_master is not False and bool(by_admins or by_master)
 
     def cuts_are_whole(self) -> bool:
         """Has everything come that the standing removals leave standing? Then nothing that is still to come by who was
@@ -225,7 +241,7 @@ class Authority(AuthorityViews):
             return True
         vid = claim.vid
         cuts = self._profiles.cuts
-        if self._master_cuts.outside_removal(signer, vid) or cuts.outside_removal(signer, vid):
+        if cuts.inside_removal(signer, vid) is False or self._master_cuts.inside_removal(signer, vid) is False:
             return False
         if is_container:
             return not self._master_cuts.outside_scoped(signer, SCOPE_ADMIN, vid, view.masters)

@@ -31,12 +31,10 @@ class Aside:
     def takes(self, connection: sqlite3.Connection, authority: Authority, signer: str, vid: bytes, size: int) -> bool:
         """Is there room for so many bytes more by `signer`, his version `vid`? Always, if it is a device or an
         admin."""
-        if signer in self._members:
+        if signer in self._members or authority.left_standing(signer, vid):
             return True
         if signer in authority.devices() or signer in authority.admins():
             self._members.add(signer)
-            return True
-        if authority.left_standing(signer, vid):
             return True
         if not authority.cuts_are_whole():
             self._kept.clear()  # it goes uncounted: who is turned away later is so by what the store holds then

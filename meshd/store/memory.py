@@ -11,6 +11,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from meshd.crypto.keys import Rng
@@ -20,7 +21,7 @@ from meshd.profile.claim import Claim, Kind, State
 from meshd.profile.readers import Envelope
 from meshd.profile.trust import Authority, Change
 from meshd.profile.version import Parsed
-from meshd.store import chains, versions
+from meshd.store import chains, lineage, versions
 from meshd.store.aside import Aside
 from meshd.store.db import get_meta
 from meshd.store.directory import Directory
@@ -64,6 +65,7 @@ class Memory:
         self.authority = Authority(self.mesh, _Chains(connection))
         self.memo: dict[object, Any] = {}  # what others derive from profiles and containers; emptied when these change
         self._book = chains.Book(connection)
+        self._lineage = lineage.Lineage(connection)
         self._waiting = Waiting(connection, self._limits)
         self._carried = versions.count_carried(connection)
         self._misfits = {vid: final for vid, (final, _) in versions.misfits(connection).items()}
@@ -105,7 +107,7 @@ class Memory:
         authority = self.authority
         return (
             (self.mesh, self.own, self._carried, self._misfits, self._listed, self._listed_escrow, self._holders),
-            (self._book.memory(), self._waiting.memory()),
+            (self._book.memory(), self._lineage.memory(), self._waiting.memory()),
             (authority.heads(Kind.MASTER), authority.heads(Kind.PERSONAL), authority.admins(), authority.devices()),
             (authority.removed(), authority.grants(), authority.applications(), authority.escrow(), authority.health()),
         )
@@ -204,4 +206,4 @@ class _Chains:
         self._connection = connection
 
     def chain(self, signer: str) -> Iterable[tuple[bytes, tuple[bytes, ...]]]:
-        return versions.of_signer(self._connection, signer)
+        return chain(lineage.of_signer(self._connection, signer), versions.of_signer(self._connection, signer))

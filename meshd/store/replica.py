@@ -15,12 +15,12 @@ from dataclasses import replace
 
 from meshd.crypto.keys import SigningKey
 from meshd.errors import Denied, FormatError, TrustError
-from meshd.profile import author, device, readers
+from meshd.profile import author, device, links, readers
 from meshd.profile.claim import Claim, Kind, State
 from meshd.profile.links import MAX_HEADS, Links
 from meshd.profile.trust import Change, check_parents
-from meshd.profile.version import Parsed, Version
-from meshd.store import chains, versions
+from meshd.profile.version import Parsed, Version, version_id
+from meshd.store import chains, lineage, versions
 from meshd.store.directory import Directory
 from meshd.store.memory import PROFILES, Memory
 from meshd.store.outcome import Draft, Outcome
@@ -51,14 +51,39 @@ class Replica(Memory):
                 self._take(connection, item, now_ms, outcome)
                 held.add(item.claim.vid)
         self._book.flush(connection)
-        undecided = self.authority.undecided()
         if any(item.claim.kind is Kind.PERSONAL or item.claim.kind is Kind.MASTER for item in batch):
             self._erase_escrow(connection)
+        self._look_who_is_undecided(outcome)
+        if outcome.restored:
+            outcome.cloned = outcome.cloned or not chains.noticed_restore(connection, self._rng)
+
+    def accept_links(
+        self, connection: sqlite3.Connection, signer: str, told: Sequence[lineage.Link], outcome: Outcome
+    ) -> frozenset[bytes]:
+        """Take links of a signer's chain ahead of their versions, each behind one that names it; what is still missing.
+        What nothing names, or finds no room, is left out: whatever a peer tells proves itself, or changes nothing."""
+        self.authority.missing(signer)  # from here on it follows that chain, whoever asked for these
+        rows: dict[bytes, lineage.Link] = {}
+        named: dict[bytes, tuple[bytes, ...]] = {}
+        for link in told[: self._lineage.room(signer)]:
+            vid = version_id(signer, link.token, link.digest)
+            try:
+                named[vid] = links.before(link.token)
+            except FormatError:
+                continue  # it is the link of no version
+            rows[vid] = link
+        taken, change = self.authority.linked(signer, named)
+        if taken:
+            self._lineage.keep(connection, signer, [(vid, link) for vid, link in rows.items() if vid in taken])
+            self._follow(connection, change, outcome)
+            self._look_who_is_undecided(outcome)
+        return self.authority.missing(signer)
+
+    def _look_who_is_undecided(self, outcome: Outcome) -> None:
+        undecided = self.authority.undecided()
         if undecided != self._undecided:  # also where no profile changed: the end of a chain showed that they are none
             self._undecided = undecided
             outcome.profiles = True
-        if outcome.restored:
-            outcome.cloned = outcome.cloned or not chains.noticed_restore(connection, self._rng)
 
     def _erase_escrow(self, connection: sqlite3.Connection) -> None:
         """Forget what recovery entries hold that counted once and count no more: whoever has their shares would still
@@ -312,6 +337,7 @@ class Replica(Memory):
     def _chain(self, connection: sqlite3.Connection, claim: Claim, outcome: Outcome, *, ours: bool) -> None:
         """A version is stored, in whatever state: put it on its signer's chain, and judge again what that connects."""
         found = self._book.extend(connection, claim)
+        self._lineage.came(connection, claim.signer, claim.vid)
         if found.forks:
             outcome.forks.append((claim.signer, claim.links.n))
         for vid in found.miscounted:
@@ -319,6 +345,7 @@ class Replica(Memory):
         if claim.signer == self.own and not ours and not found.fills:
             # The first profile of a device comes back from who admitted it.
             outcome.restored = outcome.restored or claim.kind is not Kind.DEVICE or claim.links.n > 1
+            outcome.cloned = outcome.cloned or chains.follows_own(connection, claim.links.q)
         change = self.authority.joined(claim.signer, claim.vid, claim.links.q)
         if claim.signer not in self._followed and self.authority.is_cut(claim.signer):
             # What stands of that chain was judged before this store was opened: once more, so that authority follows

@@ -303,7 +303,7 @@ def _replaced(vid: bytes, states: dict[bytes, int], children: dict[bytes, list[b
 def of_signer(connection: sqlite3.Connection, signer: str) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
     """(vid, q) of everything held of a signer."""
     for vid, token in connection.execute("SELECT vid, token FROM versions WHERE signer = ?", (signer,)).fetchall():
-        yield vid, links.parse(token).q
+        yield vid, links.before(token)
 
 
 def judged(connection: sqlite3.Connection, signer: str | None = None) -> Iterator[Row]:

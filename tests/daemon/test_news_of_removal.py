@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trio
 
-from harness.devices import admit, blank
+from harness.devices import admit, blank, mesh
 from harness.devices import found as found_device
 from harness.lan import MemoryLan
 from harness.mesh_world import Device, device_keys, found, seeded
@@ -91,3 +91,23 @@ async def test_a_device_that_was_taken_in_by_a_removed_admin_is_told_that_nobody
     finally:
         for one in (laptop, desktop, tablet):
             one.daemon.close()
+
+
+async def test_what_a_removal_leaves_standing_is_never_set_aside_on_its_way(home: Path) -> None:
+    async with mesh(home, "laptop", "desktop", "phone", run=False) as (_, (laptop, desktop, phone)):
+        for number in range(20):
+            await phone.add(f"{number}.example", "alice", "secret")
+        async with trio.open_nursery() as nursery:
+            await nursery.start(laptop.run)
+            await nursery.start(phone.run)
+            await laptop.until_same(phone)
+            phone.host.cut()
+            await laptop.daemon.write(lambda pen: removal.remove(pen, [phone.udf]))
+            await nursery.start(desktop.run)
+            await desktop.until_same(laptop)
+            nursery.cancel_scope.cancel()
+        assert desktop.passwords() == laptop.passwords() and len(desktop.passwords()) == 20
+        told = desktop.daemon.reader.query("SELECT type FROM events")
+        assert ("items",) in told or ("item",) in told
+        assert ("quarantine",) not in told
+        assert desktop.daemon.reader.query("SELECT * FROM lineage") == []

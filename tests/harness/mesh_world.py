@@ -29,12 +29,14 @@ from meshd.profile.apps import PASSWORD, password
 from meshd.profile.claim import Kind, Role, State
 from meshd.profile.device import DeviceKeys
 from meshd.profile.version import Version
-from meshd.store import chains
+from meshd.store import chains, lineage
 from meshd.store.db import known_migrations, set_meta
+from meshd.store.lineage import Link
 from meshd.store.replica import Directory, Outcome, Replica
 
 T = TypeVar("T")
 START = 1_750_000_000_000  # milliseconds
+MAX_TOLD = 500_000  # bytes
 
 
 def seeded(seed: str) -> Rng:
@@ -133,6 +135,20 @@ class Device:
 
     def accept(self, batch: Sequence[Version]) -> Outcome:
         return self.transact(lambda connection, out: self.replica.accept(connection, batch, self.now_ms, out))[1]
+
+    def trace(self, other: Device, signers: Iterable[str] | None = None) -> None:
+        """Ask `other` for the links of the chains that cuts end, as a conversation does before it wants items."""
+        for signer in sorted(self.replica.authority.cut() if signers is None else signers):
+            told: list[Link] = []
+            missing: frozenset[bytes] = frozenset()
+            while True:
+                before = missing
+                missing = self.transact(
+                    lambda connection, out: self.replica.accept_links(connection, signer, told, out)  # noqa: B023
+                )[0]
+                if not missing or missing == before:
+                    break
+                told = lineage.told(other.connection, signer, sorted(missing), MAX_TOLD)
 
     def refresh(self) -> None:
         if self.replica.mesh:

@@ -156,6 +156,8 @@ class Line:
         end = self.ends[place]
         node, devices = end.node, end.node.snapshot.devices.keys()
         end.brought.update(vid for vid, _ in sent)
+        if not node.asks_about(end.other, sent):
+            return  # it died over it
         place_told = (end.other.udf, store_id, upto, end.their_run, last)
         taken = node.receive(sent, None if end.skipped else place_told)
         if taken is None:

@@ -217,6 +217,19 @@ class Node(Device):
         self._check_numbering()
         return taken
 
+    def asks_about(self, other: Node, sent: Sequence[tuple[bytes, bytes]]) -> bool:
+        """Before it takes what somebody who was cut wrote, it asks for his chain; not in every world, for with a
+        release that can't answer all ends the same. False: the process died over it."""
+        if self.world.seed % 4 != 3 or not self.snapshot.cut:
+            return True
+        held = versions.known(self.connection, [vid for vid, _ in sent])
+        signers = {self.world.parse(raw).claim.signer for vid, raw in sent if vid not in held} & self.snapshot.cut
+        try:
+            self.trace(other, signers)
+        except Crash:
+            return False
+        return True
+
     def doubt(self, udf: str) -> None:
         """A sibling holds a cursor that this store never gave."""
 

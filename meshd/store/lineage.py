@@ -1,0 +1,90 @@
+"""Links of chains that came ahead of their versions (docs/specs/sync.md, "trace and chain").
+
+A cut names the end of a chain, and what stands is what that end leads back to. An end comes last, so without its links
+everything before it would be set aside first, and judged again when it connects. A link is what a pruned version
+leaves, (signer, NotaryToken, digest): it hashes to the vid that the cut, or the link after it, names, so it can't be
+made up. Links are kept until the versions of a chain are here, within a bound.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+
+from meshd.profile import links
+
+MOST = 262_144  # links of one signer that are kept ahead of their versions
+PAGE = 1000  # links that are told together
+LINK_BYTES = 80  # of a told link beside its token, at most
+
+
+class Link(NamedTuple):
+    """A version's place in its author's chain; with the author's UDF it proves its vid."""
+
+    token: str
+    digest: bytes
+
+
+class Lineage:
+    """The links whose versions have not come. Rows in the store, vids in memory."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._coming: dict[str, set[bytes]] = {}
+        for signer, vid in connection.execute(
+            "SELECT signer, vid FROM lineage l WHERE NOT EXISTS (SELECT 1 FROM versions v WHERE v.vid = l.vid)"
+        ):
+            self._coming.setdefault(signer, set()).add(vid)
+
+    def room(self, signer: str) -> int:
+        """How many more links of a signer are taken."""
+        return MOST - len(self._coming.get(signer, ()))
+
+    def keep(self, connection: sqlite3.Connection, signer: str, rows: Iterable[tuple[bytes, Link]]) -> None:
+        """These versions of a signer are proven to be on his chain, and are not here."""
+        found = [(signer, vid, link.token, link.digest) for vid, link in rows]
+        connection.executemany("INSERT INTO lineage VALUES (?, ?, ?, ?)", found)
+        self._coming.setdefault(signer, set()).update(row[1] for row in found)
+
+    def came(self, connection: sqlite3.Connection, signer: str, vid: bytes) -> None:
+        """A version is stored. With the last that was told of, nothing need be remembered of that chain."""
+        coming = self._coming.get(signer)
+        if coming is None:
+            return
+        coming.discard(vid)
+        if not coming:
+            del self._coming[signer]
+            connection.execute("DELETE FROM lineage WHERE signer = ?", (signer,))
+
+    def memory(self) -> object:
+        """What must equal the memory of a store that was opened anew."""
+        return self._coming
+
+
+def of_signer(connection: sqlite3.Connection, signer: str) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:
+    """(vid, q) of every link of a signer that came ahead."""
+    for vid, token in connection.execute("SELECT vid, token FROM lineage WHERE signer = ?", (signer,)).fetchall():
+        yield vid, links.before(token)
+
+
+def told(connection: sqlite3.Connection, signer: str, vids: Collection[bytes], size: int) -> list[Link]:
+    """The links of a signer's chain from `vids` backwards, each behind one that names it, as far as their versions are
+    here: at most `PAGE`, and about `size` bytes."""
+    todo, seen = deque(vids), set(vids)
+    found: list[Link] = []
+    while todo and len(found) < PAGE and size > 0:
+        vid = todo.popleft()
+        row = connection.execute(
+            "SELECT token, digest FROM versions WHERE vid = ? AND signer = ?", (vid, signer)
+        ).fetchone()
+        if row is None:
+            continue
+        link = Link(*row)
+        size -= len(link.token) + LINK_BYTES
+        found.append(link)
+        for before in links.before(link.token):
+            if before not in seen:
+                seen.add(before)
+                todo.append(before)
+    return found
