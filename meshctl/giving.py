@@ -5,6 +5,7 @@ from __future__ import annotations
 from meshctl import shares
 from meshctl.answers import counted, number, records, text, texts
 from meshctl.client import path
+from meshctl.terminal import shown
 from meshd.errors import BadRequest, MeshError, Refused
 
 TYPE_CHECKING = False
@@ -59,9 +60,16 @@ def not_enough(lacking: str) -> MeshError:
 
 
 def tell_fault(session: Session, answer: Json) -> None:
-    """What is said of a share. Words that may be right are told on a terminal alone."""
+    """What is said of a share. It names places and no words: it stays in the scrollback."""
     session.terminal.talk(text(answer, "message"))
-    for one in records(answer, "misread"):
-        likely = ", ".join(texts(one, "likely"))
-        if likely and session.terminal.rich:
-            session.terminal.talk(f"  word {number(one, 'place')}: perhaps {likely}")
+
+
+def show_likely(session: Session, answer: Json) -> None:
+    """The words that may be right, of a share out of a file, to somebody who is there, and gone afterwards."""
+    terminal = session.terminal
+    likely = [(number(one, "place"), ", ".join(texts(one, "likely"))) for one in records(answer, "misread")]
+    if terminal.rich and terminal.stdin.isatty() and any(words for _, words in likely):
+        with terminal.aside():
+            for place, words in likely:
+                terminal.styled(shown(f"word {place}: perhaps {words}" if words else f"word {place}"))
+            shares.line(terminal, "\nPress Enter when you have seen it: ")

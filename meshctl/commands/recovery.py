@@ -169,6 +169,8 @@ def recovery_check_share(args: argparse.Namespace, session: Session) -> int:
     else:
         for answer in answers:
             giving.tell_fault(session, answer)
+            if args.share_file:
+                giving.show_likely(session, answer)
     return OK if all(answer.get("ok") is True for answer in answers) else ATTACK
 
 

@@ -140,6 +140,14 @@ async def test_a_share_is_typed_with_four_letters_and_mended(person: Person) -> 
     assert f"word 10 is {wrong}; perhaps {words[9]}?" in seen.out
     given_up = await person("recovery", "check-share", tty=True, stdin=typed.replace(f"10 {words[9]}\n", "\n"))
     assert given_up.code == ATTACK
+    written = secret_file(person.home, "mistyped", "\n".join([*words[:9], wrong, *words[10:]]))
+    shown = await person("recovery", "check-share", "--share-file", written, tty=True, stdin="\n")
+    assert f"word 10: perhaps {words[9]}" in shown.out
+    for seen in (given_up, shown):
+        assert "the word at 10" in seen.err
+        assert not {*words[4:], wrong} & {*seen.err.split(), *seen.out.rpartition("\x1b[?1049l")[2].split()}
+    unseen = await person("recovery", "check-share", "--share-file", written)
+    assert words[9] not in unseen.out + unseen.err
 
 
 # --- shares of 2016 ---------------------------------------------------------------------------------------------------
