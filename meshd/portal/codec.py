@@ -225,6 +225,21 @@ def uris_of(hello: HelloResponse) -> list[str]:
     return next((list(one.uri) for one in (*ours, hello.version) if one is not None and one.uri), [])
 
 
+def respelled(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry as a portal of 2016 gives it, with its binary members in their one spelling: they come with line feeds.
+
+    FormatError for what is no entry."""
+    tag, body = _tagged(entry, "an entry")
+    signed = body.get("SignedData")
+    if type(signed) is not dict:
+        return entry
+    clean = {
+        name: base64url.encode(base64url.decode_lenient(value)) if name in _BINARY and type(value) is str else value
+        for name, value in signed.items()
+    }
+    return {tag: {**body, "SignedData": clean}}
+
+
 def succeeded(response: Response, http_status: int = 200) -> bool:
     """Did the portal do it? A body without Status (Connect…, January's oldest) leaves it to HTTP."""
     if isinstance(response, MeshResponse) and response.status is not None:

@@ -134,9 +134,9 @@ def read_response(transaction: str, body: bytes, *, http_status: int = 200, vers
     return reader.tagged(name)
 
 
-def read_request(body: bytes, *, version: str = "M") -> tuple[str, dict[str, Any]]:
-    """(transaction, members), as a 2016 portal gets them."""
-    reader = _Reader(body, SCHEMAS[version])
+def read_request(body: bytes, *, version: str = "M", payloads: bool = True) -> tuple[str, dict[str, Any]]:
+    """(transaction, members), as a 2016 portal gets them. `payloads`: what is inside signatures is read, too."""
+    reader = _Reader(body, SCHEMAS[version], payloads)
     reader.expect("{")
     transaction = reader.string()
     if transaction not in TYPES:
@@ -148,7 +148,8 @@ def read_request(body: bytes, *, version: str = "M") -> tuple[str, dict[str, Any
 
 
 class _Reader:
-    def __init__(self, body: bytes, schema: dict[str, dict[str, str]]) -> None:
+    def __init__(self, body: bytes, schema: dict[str, dict[str, str]], payloads: bool = True) -> None:
+        self.payloads = payloads
         self.text = body.decode("utf-8")
         self.schema = schema
         self.at = 0
@@ -218,7 +219,7 @@ class _Reader:
                 raise Broken(f"{name} has no member {member}")
             members[member] = self.value(kind)
         self.at += 1
-        if name == "JoseWebSignature" and "payload" in members:
+        if self.payloads and name == "JoseWebSignature" and "payload" in members:
             self.signed(members["payload"])
         return members
 

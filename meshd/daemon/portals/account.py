@@ -8,10 +8,12 @@ shows another mesh's profile under our account's name is told so, and nothing of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from meshd.daemon.context import Daemon
 from meshd.daemon.portals.link import Link, shown_words
 from meshd.errors import Denied, Exists, FormatError, NotFound, RemoteProtocolError, StoreError, TrustError
+from meshd.portal import codec
 from meshd.portal.codec import Dialect
 from meshd.portal.messages import (
     CreateRequest,
@@ -38,17 +40,26 @@ async def shown_profiles(link: Link) -> list[Parsed]:
     """The heads of the personal profile that the portal shows for the account, not believed; empty: no such account.
 
     RemoteProtocolError, NetworkError. Documents of 2016 are left out."""
+    return _profiles(link, await _entries(link))
+
+
+async def _entries(link: Link) -> list[dict[str, Any]]:
+    """What the portal shows for the account, as it came."""
     asked = GetRequest(account=str(link.where.account), multiple=True if link.dialect is not Dialect.PLAIN else None)
     try:
         answer = await link.ask("Get", asked, GetResponse, signed=False)
     except NotFound:
         return []
-    found = []
-    for entry in (answer.entries or [])[:MAX_SHOWN]:
+    return (answer.entries or [])[:MAX_SHOWN]
+
+
+def _profiles(link: Link, entries: Sequence[dict[str, Any]]) -> list[Parsed]:
+    found, plain = [], link.dialect is Dialect.PLAIN
+    for entry in entries:
         try:
-            parsed = version.from_json(entry)
+            parsed = version.from_json(codec.respelled(entry) if plain else entry)
         except FormatError as exc:
-            if link.dialect is Dialect.PLAIN:
+            if plain:
                 continue
             raise RemoteProtocolError(f"the portal shows what is no profile: {exc}") from exc
         if parsed.claim.kind is not Kind.PERSONAL:
@@ -61,12 +72,14 @@ async def open_account(daemon: Daemon, link: Link, invite: str | None = None) ->
     """Have the account, opening it if need be. Exists: it is somebody else's. Denied, NetworkError …"""
     account, mesh = str(link.where.account), daemon.snapshot.mesh
     name = await link.ask("ValidateAccount", ValidateRequest(account=account, language=LANGUAGES), ValidateResponse)
-    shown = await shown_profiles(link)
+    entries = await _entries(link)
+    shown = _profiles(link, entries)
     if any(profile.claim.identifier == mesh for profile in shown):
-        if not _listed(daemon, shown):
+        if link.dialect is not Dialect.PLAIN and not _listed(daemon, shown):
             await come_back(daemon, link, shown)
         return
-    if shown or (name.valid is False and link.dialect is Dialect.PLAIN):
+    # A portal of 2016 says that every name is free, and would replace the account.
+    if entries or (name.valid is False and link.dialect is Dialect.PLAIN):
         raise Exists(f"{account} is another mesh's account.", hint="choose another name")
     root = _root(daemon)
     proof = None if _listed(daemon, [root]) else _proof(daemon)
@@ -75,6 +88,8 @@ async def open_account(daemon: Daemon, link: Link, invite: str | None = None) ->
             "Only an administrator's device can open an account at a portal.",
             hint="run meshctl portal add there; this device uses it too then",
         )
+    if link.dialect is Dialect.PLAIN:  # it keeps one profile, and knows no proof
+        root, proof = version.parse(daemon.profiles_beyond(())[-1]), None
     try:
         await link.ask("CreateAccount", _creation(daemon, link, root, proof, invite), CreateResponse)
         if proof is not None:
