@@ -270,6 +270,10 @@ class Daemon:
         if outcome.rejected:
             events.append(connection, now, "rejected", {"count": len(outcome.rejected), "why": outcome.rejected[0][1]})
         if outcome.quarantined:
+        if outcome.cloned and not self.cloned:
+            events.append(connection, now, "health", {"state": "cloned", "device": self.snapshot.own})
+        elif outcome.restored and chains.restore_to_tell(connection):
+            events.append(connection, now, "health", {"state": "restored", "device": self.snapshot.own})
             events.append(connection, now, "quarantine", {"count": len(outcome.quarantined)})
         first: dict[str, int] = {}
         for signer, count in outcome.forks:

@@ -31,7 +31,8 @@ class Recent:
 def since(connection: sqlite3.Connection, now_ms: int, called: Mapping[str, str]) -> Recent:
     """What the events of the last 24 hours tell. `called` names devices."""
     rows = connection.execute(
-        "SELECT time, type, data FROM events WHERE time > ? AND type IN ('device', 'invitation', 'stale')"
+        "SELECT time, type, data FROM events WHERE time > ? AND type IN"
+        " ('device', 'invitation', 'stale', 'recovery', 'master', 'health')"
         " ORDER BY id DESC",
         (now_ms - DAY_MS,),
     )
@@ -46,6 +47,29 @@ def since(connection: sqlite3.Connection, now_ms: int, called: Mapping[str, str]
     return Recent(tuple(told), len(stale))
 
 
+# A drill asks as a thief would, and so does who comes back.
+_NOT_YOU = "; if that was none of you: meshctl recovery refresh"
+
+
+_RESTORED = (
+    "versions came back that this device had written and did not hold: it was restored from a backup; if it was not,"
+    " its keys were stolen: remove it from the mesh, and connect it anew"
+)
+
+
+def _looked_up(data: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Any] | None:
+    match data.get("state"):
+        case "looked-up":
+            text = f"the recovery entry was looked up at {data.get('name')} on {data.get('at')}"
+        case "fetched":
+            udf = data.get("device")
+            where = names.shown(called, udf) if isinstance(udf, str) else "this device"
+            text = f"the recovery entry was fetched from {where}, on its network"
+        case _:
+            return None
+    return {"type": "recovery", "text": text + _NOT_YOU}
+
+
 def _said(kind: str, data: Mapping[str, Any], called: Mapping[str, str]) -> dict[str, Any] | None:
     """One announcement; None for events that are none."""
     state = data.get("state")
@@ -54,6 +78,14 @@ def _said(kind: str, data: Mapping[str, Any], called: Mapping[str, str]) -> dict
             return None
         where = f" on {names.shown(called, seen)}" if isinstance(seen := data.get("device"), str) else ""
         return {"type": "burned", "text": f"an invitation{where} was burnt: its code was guessed wrongly too often"}
+    if kind == "health":
+        return {"type": "restored", "text": _RESTORED} if state == "restored" else None
+    if kind == "recovery":
+        return _looked_up(data, called)
+    if kind == "master":
+        if state != "published":
+            return None
+        return {"type": "recovery", "text": f"a device came back with the master key at {data.get('name')}{_NOT_YOU}"}
     udf = data.get("device")
     if not isinstance(udf, str):
         return None

@@ -17,6 +17,7 @@ from meshd.daemon import drafts, quarantine, recent, recovery_state
 from meshd.daemon import names as naming
 from meshd.daemon.context import DAY_MS, Daemon
 from meshd.daemon.index import conflicted
+from meshd.daemon.portals import health as portal_health
 from meshd.daemon.progress import Progress
 from meshd.errors import MeshError, StoreError
 from meshd.localapi import API
@@ -24,7 +25,7 @@ from meshd.net.lan import format_address
 from meshd.profile import payload
 from meshd.profile.apps import of_tag
 from meshd.profile.claim import Role, State
-from meshd.store import chains, events, peers, portal_pins, versions
+from meshd.store import aside, chains, events, peers, versions
 from meshd.store.db import store_errors
 from meshd.store.peers import Peer
 
@@ -43,6 +44,7 @@ _GRAVITY = (
     "possible-attack",
     "cloned",
     "fork",
+    "intrusion",
     "removed",
     "removal-undone",
     "portal-contradiction",
@@ -309,7 +311,7 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
         )
     for code, udf, detail in snapshot.health:
         health.add(code, f"{naming.shown(names, udf)}: {detail}", "an admin settles it with the master passphrase")
-    _portals(daemon, health)
+    portal_health.examine(daemon, health)
     _aside(daemon, names, health)
     _disk(daemon, health)
     if app.network is not None and app.network.discovery.problem is not None:
@@ -385,43 +387,18 @@ def _strikes(app: App, names: Mapping[str, str], health: Health) -> None:
         )
 
 
-def _portals(daemon: Daemon, health: Health) -> None:
-    """Portals whose logs do not prove what they owe."""
-    pins: list[portal_pins.PinRow] = health.read(lambda: portal_pins.every_shown(daemon.reader.connection), [])
-    for pin in pins:
-        if pin.frozen:
-            health.add(
-                "portal-contradiction",
-                f"{pin.account}: the portal has contradicted itself; nothing from it is believed since"
-                f" {moment(pin.frozen)}.",
-                f"keep what shows it: meshctl portal verify {pin.account} --evidence FILE; then: meshctl portal remove"
-                f" {pin.account}, or meshctl portal trust {pin.account} --anew",
-            )
-        elif pin.suspect:
-            health.add(
-                "portal-suspect",
-                f"{pin.account}: {pin.why}, since {moment(pin.suspect)}.",
-                "ask who runs the portal; what was verified stands: meshctl portal verify",
-            )
-        elif pin.fresh and pin.time > pin.fresh:
-            health.add(
-                "portal-stale",
-                f"{pin.account}: the newest checkpoint of the portal's log that was cosigned is old, a newer one was due by"
-                f" {moment(pin.fresh)}: it may be withholding what is newer.",
-                "if the clock here is right: bring two devices into one network, where they compare what they saw",
-            )
-
-
 def _aside(daemon: Daemon, names: Mapping[str, str], health: Health) -> None:
     counts: dict[State, int] = health.read(lambda: versions.count_states(daemon.reader.connection), {})
     own = daemon.snapshot.own if daemon.snapshot.own in daemon.snapshot.removed else None
     if counts.get(State.QUARANTINED, 0):
         _quarantine(daemon, own, health)
-    for udf, count in sorted(daemon.turned_away.items()):
+    turned_away: dict[str, int] = health.read(lambda: aside.turned_away(daemon.reader.connection), {})
+    for udf, count in sorted(turned_away.items()):
         health.add(
             "quarantine-full",
-            f"{count} versions of {naming.shown(names, udf)}, which is none of this mesh, found no room in quarantine.",
-            "they were not taken; what was kept is in: meshctl quarantine list",
+            f"Of {naming.shown(names, udf)}, which is none of this mesh, versions found no room in quarantine:"
+            f" {count} were turned away.",
+            "what was kept is in: meshctl quarantine list; the rest is asked for again if it may stand after all",
         )
     if pending := counts.get(State.PENDING, 0):
         health.add(

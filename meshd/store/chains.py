@@ -11,7 +11,7 @@ store-id. A branch that grows past its healing, and any other fork, stays visibl
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ _ALLOWED = "heal_allowed"  # meta: the store-id under which one healing write ma
 _HEALED = "healed"  # meta: the store-id under which it was made
 _LAST = "last_own"  # meta: the version that this store wrote last
 _DOUBTED = "doubted"  # meta: the store-id under which a sibling knew other versions than are here
+_WROTE = "wrote"  # meta: the store-id under which, a restore noticed, this store has written
+_TOLD = "restore_told"  # meta: the store-id whose beginning was told as an event
 _FOREIGN = "foreign"  # meta: the store-id under which, its healing write made, more of our own came from outside
 
 
@@ -344,8 +346,34 @@ def tips(connection: sqlite3.Connection, signer: str) -> tuple[bytes, ...]:
 def wrote(connection: sqlite3.Connection, vid: bytes, link: Next) -> None:
     """Remember the version that this store wrote last, the end of its own branch; and that it healed, if it did."""
     set_meta(connection, _LAST, vid)
+    store_id = get_meta(connection, "store_id") or b""
     if link.heals:
-        set_meta(connection, _HEALED, get_meta(connection, "store_id") or b"")
+        set_meta(connection, _HEALED, store_id)
+    if get_meta(connection, _ALLOWED) == store_id:
+        set_meta(connection, _WROTE, store_id)
+
+
+def follows_own(connection: sqlite3.Connection, before: Sequence[bytes]) -> bool:
+    """Does a version of our own that came from outside, and follows `before`, follow what this store wrote after it had
+    noticed a restore? What was lost with a backup can't; somebody else writes with our key."""
+    store_id = get_meta(connection, "store_id") or b""
+    found = (
+        get_meta(connection, _WROTE) == store_id == get_meta(connection, _ALLOWED)
+        and get_meta(connection, _DOUBTED) != store_id
+        and get_meta(connection, _LAST) in before
+    )
+    if found:
+        set_meta(connection, _FOREIGN, store_id)
+    return found
+
+
+def restore_to_tell(connection: sqlite3.Connection) -> bool:
+    """Was a restore noticed that was not told yet? It counts as told from now on."""
+    store_id = get_meta(connection, "store_id") or b""
+    if get_meta(connection, _ALLOWED) != store_id or get_meta(connection, _TOLD) == store_id:
+        return False
+    set_meta(connection, _TOLD, store_id)
+    return True
 
 
 def noticed_restore(connection: sqlite3.Connection, rng: Callable[[int], bytes]) -> bool:

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from meshd.store.db import store_errors
+from meshd.store.db import get_meta, set_meta, store_errors
 
+_INTRUSION = "intrusion "  # meta: and an account
 _PIN = "account, origin, keys, size, root, note, time, fresh, suspect, why, owes, frozen, evidence"
 
 
@@ -75,8 +76,8 @@ def advance(connection: sqlite3.Connection, pin: PinRow) -> bool:
     cursor = connection.execute(
         f"INSERT INTO portal_pins ({_PIN}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, '', 0, 0, '')"  # noqa: S608
         " ON CONFLICT (account) DO UPDATE SET origin = excluded.origin, keys = excluded.keys, size = excluded.size,"
-        " root = excluded.root, note = excluded.note, time = excluded.time, fresh = excluded.fresh, suspect = suspect * owes,"
-        " why = CASE owes WHEN 0 THEN '' ELSE why END"
+        " root = excluded.root, note = excluded.note, time = excluded.time, fresh = excluded.fresh,"
+        " suspect = suspect * owes, why = CASE owes WHEN 0 THEN '' ELSE why END"
         " WHERE note = '' OR (frozen = 0 AND origin = excluded.origin AND size <= excluded.size)",
         (
             pin.account,
@@ -112,6 +113,23 @@ def clear(connection: sqlite3.Connection, account: str) -> None:
     connection.execute("UPDATE portal_pins SET suspect = 0, why = '', owes = 0 WHERE account = ?", (account,))
 
 
+def intrude(connection: sqlite3.Connection, account: str, why: str, now_ms: int) -> bool:
+    """Somebody else wrote there in the name of this mesh; "": nobody did. True if new."""
+    held = get_meta(connection, _INTRUSION + account)
+    if bool(held) == bool(why):
+        return False
+    set_meta(connection, _INTRUSION + account, f"{now_ms} {why}".encode() if why else b"")
+    return bool(why)
+
+
+def intrusion(connection: sqlite3.Connection, account: str) -> tuple[int, str] | None:
+    """Since when (ms since 1970) and what, if there was one."""
+    with store_errors():
+        held = get_meta(connection, _INTRUSION + account)
+    time, _, why = (held or b"").decode().partition(" ")
+    return (int(time), why) if time else None
+
+
 def freeze(connection: sqlite3.Connection, account: str, evidence: str, now_ms: int) -> bool:
     """It contradicted itself: nothing of it is believed until a person decides. True where that is new; the first
     evidence stays."""
@@ -126,6 +144,7 @@ def forget(connection: sqlite3.Connection, account: str) -> None:
     pin = get(connection, account)
     if pin is not None:
         connection.execute("DELETE FROM portal_heard WHERE origin = ?", (pin.origin,))
+    intrude(connection, account, "", 0)
     connection.execute("DELETE FROM portal_pins WHERE account = ?", (account,))
     connection.execute("DELETE FROM portal_receipts WHERE account = ?", (account,))
 

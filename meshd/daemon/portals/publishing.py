@@ -124,7 +124,7 @@ class Publishing:
                 todo = [row for row in todo if row.vid not in portal.holds]
             done = await self._push(todo)
             failed = {row.seq: row for row in todo if row.vid not in done}
-            waiting = [row for row in [*rows, *late] if row.state is State.PENDING]
+            waiting = [row for row in [*rows, *late] if row.state is State.PENDING and row.vid not in portal.holds]
             now = daemon.now_ms()
             later = [(row.seq, now + PENDING_MS) for row in waiting]
             later += [(seq, now + _pause(late.get(row, 0))) for seq, row in failed.items()]

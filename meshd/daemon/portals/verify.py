@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import trio
+
 from meshd.daemon.portals import quorum
 from meshd.daemon.portals.receipts import PAGE, read
 from meshd.daemon.portals.state import Portal
@@ -19,12 +21,13 @@ from meshd.daemon.portals.watch import Contradicted, Unproved, held_as
 from meshd.errors import FormatError, MeshError, NotFound, SignatureError, TrustError
 from meshd.portal.messages import GetRecordsResponse, GetRequest
 from meshd.portal.structures import KeyValue, SearchConstraints
-from meshd.profile.claim import Kind
-from meshd.store import portal_pins, versions
+from meshd.profile.claim import Kind, State
+from meshd.store import events, portal_pins, versions
 from meshd.store import portals_client as store
 from meshd.store.replica import Outcome
 
 ROWS = 1000
+CATCH_UP_SECONDS = 60.0
 _ESCROW = (Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW)  # a feed need not show them, and portals forget them
 
 
@@ -61,8 +64,9 @@ async def _verified(portal: Portal, found: _Found, wanted: Sequence[bytes]) -> d
         agreed = await watch.compare_siblings()
         if not agreed or (watch.pin.suspect and not watch.pin.owes):
             return _verdict(portal, "suspect", watch.pin.why)
+        owed = _owed(portal)  # what is published while the feed is read may be missing there
         await _read_feed(portal, found, frozenset(wanted))
-        judged = await _judged(portal, found)
+        judged = await _judged(portal, found, owed)
         try:
             await quorum.wait_for(watch, watch.policy)
         except SignatureError as exc:
@@ -122,15 +126,47 @@ async def _read_feed(portal: Portal, found: _Found, wanted: frozenset[bytes]) ->
         key = answer.page_key
 
 
-async def _judged(portal: Portal, found: _Found) -> dict[str, Any]:
-    connection, name, watch = portal.daemon.reader.connection, portal.name, portal.watch
-    published = _published(connection, name)
-    receipts = portal_pins.receipts(connection, name)
-    owed = {one.vid for one in receipts}
-    owed -= {row.vid for row in store.by_vid(connection, list(owed)) if row.kind in _ESCROW}
-    withheld = (published | owed) - found.places.keys()
-    moved = [one for one in receipts if found.places.get(one.vid, one.place) != one.place]
-    foreign = found.places.keys() - versions.known(connection, list(found.places)) if portal.caught_up else set()
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    """What the portal said that it took from here, and where receipts said that it is."""
+
+    vids: set[bytes]
+    places: dict[bytes, int]
+
+
+def _owed(portal: Portal) -> _Owed:
+    connection, name = portal.daemon.reader.connection, portal.name
+    places = {one.vid: one.place for one in portal_pins.receipts(connection, name)}
+    escrow = {row.vid for row in store.by_vid(connection, list(places)) if row.kind in _ESCROW}
+    return _Owed(_published(connection, name) | (places.keys() - escrow), places)
+
+
+async def _foreign(portal: Portal, found: _Found) -> set[bytes]:
+    """What the feed proved and nobody of this mesh is known to have written: what this device did not take, though it
+    was told all, and entries for recovery that no master profile lists."""
+    connection, vids = portal.daemon.reader.connection, list(found.places)
+
+    def strange() -> set[bytes]:
+        unlisted = {
+            row.vid for row in versions.some(connection, vids) if row.kind in _ESCROW and row.state is State.PENDING
+        }
+        return (found.places.keys() - versions.known(connection, vids)) | unlisted
+
+    if strange():  # it may have come in between
+        portal.nudge()
+        with trio.move_on_after(CATCH_UP_SECONDS):
+            while not portal.caught_up:
+                seen = portal.daemon.changed.count
+                if not portal.caught_up:
+                    await portal.daemon.changed.after(seen)
+    return strange() if portal.caught_up else set()
+
+
+async def _judged(portal: Portal, found: _Found, owed: _Owed) -> dict[str, Any]:
+    watch = portal.watch
+    withheld = owed.vids - found.places.keys()
+    moved = [vid for vid, place in owed.places.items() if found.places.get(vid, place) != place]
+    foreign = await _foreign(portal, found)
     counts = {"proved": len(found.places), "withheld": len(withheld), "foreign": len(foreign)}
     why = ""
     if withheld:
@@ -141,16 +177,28 @@ async def _judged(portal: Portal, found: _Found) -> dict[str, Any]:
         await watch.suspect(f"the portal does not show what it owes: {why}", owes=True)
         return _verdict(portal, "suspect", why, counts)
     if foreign:
-        why = f"{len(foreign)} versions under names of this mesh that no device here knows: somebody else wrote them"
+        many = f"{len(foreign)} versions" if len(foreign) > 1 else "a version"
+        why = f"it holds {many} under names of this mesh that no device here knows: somebody else wrote there"
+    await _alarm(portal, why)
+    if why:
         return _verdict(portal, "intrusion", why, counts)
-
-    def clear(connection: sqlite3.Connection, outcome: Outcome) -> None:
-        portal_pins.clear(connection, name)
-
-    await portal.daemon.transact(clear)
     if watch.view()["state"] == "stale":
         return _verdict(portal, "stale", "its newest checkpoint is old: it may be withholding what is newer", counts)
     return _verdict(portal, "verified", "everything that was published is in its log, which only grew", counts)
+
+
+async def _alarm(portal: Portal, why: str) -> None:
+    """Remember an intrusion until a look finds none any more; what the portal owed was proved."""
+    daemon, name = portal.daemon, portal.name
+    now = daemon.now_ms()
+
+    def write(connection: sqlite3.Connection, outcome: Outcome) -> None:
+        portal_pins.clear(connection, name)
+        if portal_pins.intrude(connection, name, why, now):
+            events.append(connection, now, "health", {"state": "intrusion", "name": name})
+
+    await daemon.transact(write)
+    daemon.changed.bump()
 
 
 def wanted(portal: Portal, item: str | None) -> list[bytes]:
