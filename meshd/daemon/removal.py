@@ -11,17 +11,16 @@ only where it is confirmed (`confirm`). Nothing falls unseen. Runs in the writer
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import authoring, rotation, snapshot, surplus
+from meshd.daemon import authoring, fallen, rotation, snapshot, surplus
 from meshd.daemon.pen import Pen
 from meshd.errors import BadRequest, Denied, NotFound, Refused
-from meshd.profile import links, personal, version
+from meshd.profile import links
 from meshd.profile.claim import Claim, Kind, Role, State
 from meshd.profile.links import SCOPE_REMOVED, Cut, Links
-from meshd.profile.personal import Application
 from meshd.profile.trust import Authority
 from meshd.profile.version import Parsed
 from meshd.store import versions
@@ -126,7 +125,7 @@ def remove(
     wanted = authoring.state(pen)
     for cut in cuts:
         wanted.drop(cut.udf)
-    _list_confirmed(pen, wanted, confirmed)
+    fallen.list_confirmed(pen, wanted, confirmed)
     authoring.write_profile(pen, wanted, top=top, cuts=cuts, confirm=confirmed, master_key=master_key)
     rotated = rotation.settle(pen)
     stand = snapshot.applications(pen.connection, pen.replica)
@@ -140,17 +139,6 @@ def remove(
         )
     )
     return Removed(chosen, rotated, left_over, max((seq for seq, _ in pen.outcome.added), default=0))
-
-
-def confirm(pen: Pen, keys: Collection[str], *, master_key: SigningKey | None = None) -> None:
-    """Add anew what fell with the profile that added it (formats.md F7, `k=`): `D:UDF`, `X:vault`, `G:UDF@vault`.
-
-    It counts from then on; what was written under it before is imported from quarantine."""
-    authoring.check_admin(pen, master_key)
-    wanted = authoring.state(pen)
-    _list_confirmed(pen, wanted, keys)
-    authoring.write_profile(pen, wanted, confirm=tuple(keys), master_key=master_key)
-    rotation.settle(pen)
 
 
 # --- who, and on which terms ------------------------------------------------------------------------------------------
@@ -327,69 +315,3 @@ def _kept(
             hint="say of each whether it stays removed or is taken back, or give a later moment",
         )
     return [stated[udf][0] for udf in sorted(undone) if udf in keep_removed]
-
-
-def _list_confirmed(pen: Pen, wanted: authoring.State, keys: Collection[str]) -> None:
-    """A version lists what it confirms."""
-    for key in keys:
-        sort, _, name = key.partition(":")
-        if sort == "D":
-            profile = _device_profile(pen, name)
-            wanted.devices[name] = profile
-            if name not in wanted.admins:
-                wanted.roles.setdefault(name, _last_role(pen, name))
-                wanted.grants.setdefault(name, _last_listed(pen, name))
-        elif sort == "X":
-            wanted.applications[name] = _application(pen, name)
-        elif sort == "G":
-            udf, _, container = name.partition("@")
-            if udf not in wanted.devices:
-                raise NotFound("There is no such device in this mesh.")
-            level = _last_listed(pen, udf).get(container)
-            if level is None:
-                raise NotFound("No profile lists that grant.")
-            wanted.grants.setdefault(udf, {})[container] = level
-        else:
-            raise BadRequest("A confirmation is D:DEVICE, X:VAULT or G:DEVICE@VAULT.")
-
-
-def _device_profile(pen: Pen, udf: str) -> Parsed:
-    rows = [row for row in versions.of_entry(pen.connection, Kind.DEVICE, udf) if row.state is State.APPLIED]
-    if not rows:
-        raise NotFound("There is no such device in this mesh.")
-    return pen.load([min(rows, key=lambda row: (-row.gen, row.vid)).vid])[0]
-
-
-def _application(pen: Pen, container: str) -> Application:
-    for parsed in _listing(pen, container):
-        found = personal.application_entries(parsed).get(container)
-        if found is not None:
-            return found
-    raise NotFound("No profile lists that vault.")
-
-
-def _last_role(pen: Pen, udf: str) -> Role:
-    """What the newest profile that states a device's role says, standing or not: a relay comes back as a relay."""
-    for parsed in _listing(pen, udf):
-        stated = dict(parsed.claim.roles).get(udf)
-        if stated in (Role.MEMBER, Role.RELAY):
-            return Role(stated)
-    return Role.MEMBER
-
-
-def _last_listed(pen: Pen, udf: str) -> dict[str, str]:
-    """What the newest profile that lists grants of a device gives it, standing or not."""
-    for parsed in _listing(pen, udf):
-        granted = {vault: level for holder, vault, level in parsed.claim.grants if holder == udf}
-        if granted:
-            return granted
-    return {}
-
-
-def _listing(pen: Pen, name: str) -> Iterator[Parsed]:
-    """The profiles that name something, newest first, standing or not."""
-    rows = versions.of_kind(pen.connection, Kind.PERSONAL, (State.APPLIED, State.QUARANTINED))
-    for row in sorted(rows, key=lambda row: (-row.gen, row.vid)):
-        raw = versions.raw(pen.connection, row.vid)
-        if raw is not None and name.encode() in raw:
-            yield version.parse(raw)

@@ -15,7 +15,7 @@ from functools import partial
 
 from harness.mesh_world import Device, found
 from meshd.crypto.keys import DecryptKey, SigningKey
-from meshd.daemon import removal, renewal, repair, roles, rotation, vault_admin, vaults
+from meshd.daemon import fallen, removal, renewal, repair, roles, rotation, vault_admin, vaults
 from meshd.daemon.pen import Pen
 from meshd.errors import DecryptError, FormatError, MeshError
 from meshd.profile import links, vault, version
@@ -175,7 +175,7 @@ class World:
         for admin in [one for one in left if one.udf in one.replica.authority.admins()][:1]:
             undone = [f"D:{udf}" for code, udf, _ in admin.replica.authority.health() if code == REMOVAL_UNDONE]
             if undone:
-                admin.write(partial(removal.confirm, keys=undone))
+                admin.write(partial(fallen.confirm, keys=undone))
 
     def check(self) -> None:
         left = self.settle()

@@ -13,6 +13,7 @@ from harness.simulation import Crash, Node, Promise, World
 from meshd.daemon import (
     authoring,
     drafts,
+    fallen,
     membership,
     quarantine,
     removal,
@@ -198,11 +199,12 @@ def remove_these(world: World, node: Node, chosen: list[str], since: int | None)
 
 
 def confirm(world: World, node: Node) -> None:
-    """What fell is taken back."""
-    fell = sorted(node.snapshot.fallen)
+    """What fell is taken back, but no device of a thief."""
+    bad = {f"D:{udf}" for udf in world.bad()}
+    fell = [key for key in node.write(fallen.every) if key not in bad]
     if fell:
-        key = f"D:{world.chance.choice(fell)}"
-        node.write(lambda pen: removal.confirm(pen, [key]))
+        key = world.chance.choice(fell)
+        node.write(lambda pen: fallen.confirm(pen, [key]))
 
 
 def set_role(world: World, node: Node) -> None:
