@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,16 +21,19 @@ import trio
 from harness import devices as harness
 from harness.devices import Device
 from harness.lan import MemoryLan
+from harness.local_api import running
 from harness.portal_http import HttpPortal
 from harness.shell import Run, Shell, secret_file
 from harness.whole import alive
 from meshd.daemon import masterkeys, recovering
 from meshd.localapi.errors import ERROR, OK, USAGE
+from meshd.profile import shares
 from meshd.profile.claim import Role
 from meshd.profile.shares import Scheme, Share
 
 pytestmark = pytest.mark.draft("Master profile recovery")
 
+ROOT = Path(__file__).parents[2]
 LEAVE = "\x1b[?1049l"
 SCHEME = Scheme.simple(2, 3)
 
@@ -80,8 +88,8 @@ async def world(home: Path) -> AsyncIterator[World]:
             async with alive(laptop, portal) as api:
                 await api.post("/v1/portals", account="alice@example.net", plain=True)
                 assert api.app.online is not None
-                running = api.app.online.portals.running
-                await laptop.until(lambda: bool(running) and all(one.in_step for one in running.values()))
+                portals = api.app.online.portals.running
+                await laptop.until(lambda: bool(portals) and all(one.in_step for one in portals.values()))
             yield World(home, lan, portal, laptop, given)
             nursery.cancel_scope.cancel()
     finally:
@@ -203,3 +211,41 @@ async def test_where_only_the_admins_are_lost_a_member_becomes_the_admin_by_its_
                 assert set(phone.passwords().values()) == {"first"}
         finally:
             phone.daemon.close()
+
+
+def typed_on_a_terminal(home: Path, words: list[str], *argv: str) -> tuple[int, str]:
+    """A real process on a real terminal: each word by four letters and Tab. Its exit code, and all that it showed."""
+    master, slave = pty.openpty()
+    environ = {**os.environ, "MESHD_HOME": str(home), "TERM": "xterm", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "meshctl", *argv]
+    seen, place = b"", 0
+    with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environ, start_new_session=True) as run:
+        os.close(slave)
+        try:
+            while select.select([master], [], [], harness.PATIENCE)[0]:
+                more = os.read(master, 65536)
+                seen += more
+                if place < len(words) and f"word {place + 1} of".encode() in seen:
+                    os.write(master, words[place][:4].encode() + b"\t\r")
+                    place += 1
+        except OSError:  # how Linux says that the other end is closed
+            pass
+        finally:
+            os.close(master)
+            if place < len(words):
+                run.kill()  # it waits for what does not come
+    return run.returncode, seen.decode()
+
+
+async def test_on_a_real_terminal_tab_completes_words_and_nothing_of_them_stays(
+    home: Path, rng: Callable[[int], bytes]
+) -> None:
+    (made,) = shares.split(bytes(32), SCHEME)
+    words = made[0].mnemonic.split()
+    async with running(home, rng):
+        code, seen = await trio.to_thread.run_sync(typed_on_a_terminal, home, words, "recovery", "check-share")
+    assert code == OK, seen
+    shown, _, after = seen.rpartition(LEAVE)
+    assert all(word in shown for word in words), "each was completed"
+    assert "The words are right." in after
+    assert not ({*words} - {"device"}) & {*after.split()}, "this device is in no mesh, it says"
