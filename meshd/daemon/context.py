@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -125,7 +124,6 @@ class Daemon:
         self.now_ms = now_ms
         self.refusals = 0  # versions that were malformed, wrongly signed or out of place, lately
         self.refused_at = 0
-        self.turned_away: Counter[str] = Counter()  # signer → versions without room in quarantine, since the start
         self.damage: list[str] = []  # what is wrong with the store's pages, as far as they were read
         self.run = b""  # this time that the store is open: see `peers.begin_run`
         self.log = logging.getLogger("meshd")
@@ -270,11 +268,11 @@ class Daemon:
         if outcome.rejected:
             events.append(connection, now, "rejected", {"count": len(outcome.rejected), "why": outcome.rejected[0][1]})
         if outcome.quarantined:
+            events.append(connection, now, "quarantine", {"count": len(outcome.quarantined)})
         if outcome.cloned and not self.cloned:
             events.append(connection, now, "health", {"state": "cloned", "device": self.snapshot.own})
         elif outcome.restored and chains.restore_to_tell(connection):
             events.append(connection, now, "health", {"state": "restored", "device": self.snapshot.own})
-            events.append(connection, now, "quarantine", {"count": len(outcome.quarantined)})
         first: dict[str, int] = {}
         for signer, count in outcome.forks:
             first[signer] = min(count, first.get(signer, count))
@@ -287,8 +285,6 @@ class Daemon:
             self.snapshot = committed.snapshot
         if outcome.rejected:
             self.refused(len(outcome.rejected))
-        if outcome.turned_away:
-            self.turned_away.update(outcome.turned_away)
         if outcome.cloned:
             self.cloned = True
         if outcome.renumbered:

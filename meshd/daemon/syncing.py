@@ -60,6 +60,7 @@ class Conversation:
         self._daemon = daemon
         self.progress = progress
         self._numbering = daemon.store_id()  # what our seqs in this conversation mean
+        self._asked = peers.asked(daemon.reader.connection)  # what the peer's do
         self._session = Session(
             HelloInfo(
                 store_id=self._numbering,
@@ -122,12 +123,12 @@ class Conversation:
         progress, now, numbering = self.progress, self._daemon.now_ms(), self._numbering
         store_id, run, seq, last = self._store_id, self._run, self._announced.durable, self._announced.last
 
-        whole = self._announced.skipped is None
+        whole, asked = self._announced.skipped is None, self._asked
 
         def save(connection: sqlite3.Connection) -> None:
             if get_meta(connection, "store_id") == numbering:  # or else it was said of other versions
                 peers.set_ack(connection, progress.udf, progress.acked)
-            if last and whole:
+            if last and whole and peers.asked(connection) == asked:
                 peers.set_cursor(connection, progress.udf, store_id, seq, run, last)
             peers.seen(connection, progress.udf, now)
 
@@ -291,11 +292,12 @@ class Conversation:
         settled, last = announced.reach(vids)
         left = set(unknown)  # not to be judged now: its signer is not known, or there is no room
         daemon, udf, store_id, run = self._daemon, self.progress.udf, self._store_id, self._run
+        asked = self._asked
 
         def commit(connection: sqlite3.Connection, outcome: Outcome) -> list[tuple[int, bytes]]:
             daemon.replica.accept(connection, verified.versions, daemon.now_ms(), outcome)
             left.update(outcome.deferred, outcome.strangers)
-            if settled and not left and announced.skipped is None:
+            if settled and not left and announced.skipped is None and peers.asked(connection) == asked:
                 peers.set_cursor(connection, udf, store_id, settled, run, last)
             return outcome.added
 
@@ -356,6 +358,8 @@ class Conversation:
                 self._session.close(CloseCode.DENIED, "not a device of this mesh any more")
                 await self._flush()
                 raise NetworkError("the other device was removed from the mesh")
+            if peers.asked(self._daemon.reader.connection) != self._asked:
+                raise NetworkError("something may stand now for which there was no room; asking for it again")
             with trio.move_on_after(QUIET_SECONDS / 3):
                 await self._daemon.changed.after(seen)
             silence = trio.current_time() - self._heard

@@ -179,9 +179,11 @@ class Authority(AuthorityViews):
     def cuts_are_whole(self) -> bool:
         """Has everything come that the standing removals leave standing? Then nothing that is still to come by who was
         removed can be on the near side."""
-        return not any(
-            cuts.incomplete(signer) for signer in self._cut for cuts in (self._master_cuts, self._profiles.cuts)
-        )
+        return all(self.is_whole(signer) for signer in self._cut)
+
+    def is_whole(self, signer: str) -> bool:
+        """Has everything come of `signer` that the standing removals leave standing?"""
+        return not (self._master_cuts.incomplete(signer) or self._profiles.cuts.incomplete(signer))
 
     def _again(
         self, state: State, indices: Iterable[int], signers: frozenset[str], versions: tuple[bytes, ...]

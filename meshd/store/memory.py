@@ -52,7 +52,6 @@ class Memory:
         self._read: dict[bytes, Profile] = {}  # by vid, which commits to the content: true whatever is rolled back
         self._envelopes: dict[bytes, Envelope] = {}
         self._strangers = Strangers(limits)
-        self._aside = Aside(limits)
         self._taken: set[bytes] = set()  # of a batch, what is held by now: one of it may embed another
         self.rebuild(connection)
 
@@ -67,6 +66,7 @@ class Memory:
         self._book = chains.Book(connection)
         self._lineage = lineage.Lineage(connection)
         self._waiting = Waiting(connection, self._limits)
+        self._aside = Aside(connection, self._limits)
         self._carried = versions.count_carried(connection)
         self._misfits = {vid: final for vid, (final, _) in versions.misfits(connection).items()}
         self._followed: set[str] = set()  # signers who are cut, and whose versions this authority has judged

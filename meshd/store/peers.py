@@ -14,10 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from meshd.errors import FormatError
-from meshd.store.db import store_errors
+from meshd.store.db import get_meta, set_meta, store_errors
 
 MAX_ADDRESSES = 8
 MAX_ADDRESS = 300  # characters of "host:port"; a DNS name has at most 253
+_ASKED = "asked anew"  # meta: see `asked`
 RUNS = 4096  # remembered; who was told something before them is told everything again
 _SELECT = "SELECT udf, store_id, cursor, their_ack, addresses, last_seen, name FROM peers"
 
@@ -102,6 +103,19 @@ def holds(connection: sqlite3.Connection, cursor: Cursor) -> bool:
         return False
     row = connection.execute("SELECT vid FROM versions WHERE seq = ?", (cursor.seq,)).fetchone()
     return row is not None and bytes(row[0]) == cursor.vid
+
+
+def ask_anew(connection: sqlite3.Connection) -> None:
+    """What was had of siblings and portals is not all that is wanted of them: nothing is, from here on. Conversations
+    that began before must not say otherwise: they compare `asked`."""
+    connection.execute("UPDATE peers SET cursor = 0, run = NULL, vid = NULL")
+    connection.execute("UPDATE portals SET page_key = ''")
+    set_meta(connection, _ASKED, str(asked(connection) + 1).encode())
+
+
+def asked(connection: sqlite3.Connection) -> int:
+    """How often everybody was asked for everything anew."""
+    return int(get_meta(connection, _ASKED) or b"0")
 
 
 def set_ack(connection: sqlite3.Connection, udf: str, seq: int) -> None:

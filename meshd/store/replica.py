@@ -51,6 +51,7 @@ class Replica(Memory):
                 self._take(connection, item, now_ms, outcome)
                 held.add(item.claim.vid)
         self._book.flush(connection)
+        self._aside.end(connection)
         if any(item.claim.kind is Kind.PERSONAL or item.claim.kind is Kind.MASTER for item in batch):
             self._erase_escrow(connection)
         self._look_who_is_undecided(outcome)
@@ -241,6 +242,7 @@ class Replica(Memory):
         if change is not None:
             outcome.profiles = True
             self._follow(connection, change, outcome)
+            self._aside.look_again(connection, self.authority)
         freed = self._waiting.release(connection, claim.vid)
         if claim.kind is Kind.MASTER:
             for _, vid in claim.links.e:

@@ -69,9 +69,11 @@ async def test_what_a_removed_device_wrote_is_listed_shown_and_imported(home: Pa
         assert sum(one["imported"] for one in everything) == 1
         (line,) = [one for one in (await here.get("/v1/status"))["health"] if one["code"] == "quarantine"]
         assert line["message"].startswith("1 version is in quarantine")  # as many as are listed
-        laptop.daemon.turned_away[phone.udf] = 7
+        await wait(
+            laptop.daemon.writer.submit(lambda c: c.execute("INSERT INTO turned_away VALUES (?, 7)", (phone.udf,)))
+        )
         (line,) = [one for one in (await here.get("/v1/status"))["health"] if one["code"] == "quarantine-full"]
-        assert "7 versions of phone" in line["message"]
+        assert "Of phone" in line["message"] and "7 were turned away" in line["message"]
 
 
 async def test_a_removed_device_says_what_it_wrote_that_counts_nowhere(home: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import sqlite3
 from pathlib import Path
 
 import trio
@@ -10,10 +12,15 @@ from harness.devices import admit, blank, mesh
 from harness.devices import found as found_device
 from harness.lan import MemoryLan
 from harness.mesh_world import Device, device_keys, found, seeded
-from meshd.daemon import removal, renewal, roles
+from meshd.daemon import authoring, removal, renewal, roles
+from meshd.daemon.verifying import check
 from meshd.profile import device, version
 from meshd.profile.claim import Kind, Role
+from meshd.profile.links import Cut
 from meshd.profile.trust import REMOVAL_UNDONE
+from meshd.store import aside
+from meshd.store.replica import Outcome, Replica
+from meshd.store.waiting import Limits
 
 
 def shown(one: Device, by: Device) -> None:
@@ -111,3 +118,28 @@ async def test_what_a_removal_leaves_standing_is_never_set_aside_on_its_way(home
         assert ("items",) in told or ("item",) in told
         assert ("quarantine",) not in told
         assert desktop.daemon.reader.query("SELECT * FROM lineage") == []
+
+
+async def test_what_found_no_room_is_fetched_when_the_removal_is_moved_over_it(home: Path) -> None:
+    async with mesh(home, "laptop", "desktop", "phone", run=False) as (_, (laptop, desktop, phone)):
+        raws = [(await phone.add(f"{number}.example", "alice", "secret")).raw for number in range(12)]
+        await laptop.daemon.write(lambda pen: removal.remove(pen, [phone.udf]))
+        late = check(raws, [None] * len(raws), laptop.daemon.replica.directory).versions
+        await laptop.daemon.transact(lambda c, out: laptop.daemon.replica.accept(c, late, laptop.now_ms(), out))
+
+        def keep_little(connection: sqlite3.Connection, _: Outcome) -> None:
+            desktop.daemon.replica = Replica(connection, secrets.token_bytes, Limits(aside=5))
+
+        await desktop.daemon.transact(keep_little)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(laptop.run)
+            await nursery.start(desktop.run)
+            await desktop.until(lambda: bool(aside.turned_away(desktop.daemon.reader.connection)))
+            await laptop.until_connected(desktop)
+            assert not desktop.passwords()
+            moved = lambda pen: [Cut(phone.udf, pen.replica.tips(phone.udf))]  # noqa: E731
+            await laptop.daemon.write(lambda pen: authoring.write_profile(pen, authoring.state(pen), cuts=moved(pen)))
+            await desktop.until_same(laptop)
+            nursery.cancel_scope.cancel()
+        assert desktop.passwords() == laptop.passwords() and len(desktop.passwords()) == 12
+        assert not aside.turned_away(desktop.daemon.reader.connection)

@@ -8,10 +8,10 @@ from harness.mesh_world import Device, device_keys, found
 from meshd.daemon import removal
 from meshd.profile import author, device, vault, version
 from meshd.profile.apps import PASSWORD, password
-from meshd.profile.claim import Kind, State
+from meshd.profile.claim import Kind, Role, State
 from meshd.profile.links import Links
 from meshd.profile.version import Version
-from meshd.store import versions
+from meshd.store import aside, peers, versions
 from meshd.store.replica import Replica
 from meshd.store.waiting import Limits
 
@@ -90,3 +90,53 @@ def test_all_who_are_none_of_the_mesh_share_one_bound_and_nobody_else_is_held_to
     made = friend.add("friend.example")
     laptop.pull(friend)
     assert made in laptop.passwords()
+
+
+def flooded() -> tuple[Device, Device, Device, list[bytes]]:
+    """(laptop, desktop, thief, what the thief wrote after its removal): the desktop holds all of that, the laptop has
+    room for five and had it all offered."""
+    laptop = found()
+    thief = laptop.admit("thief")
+    thief.add("good.example")
+    laptop.pull(thief)
+    laptop.write(lambda pen: removal.remove(pen, [thief.udf]))
+    desktop = laptop.admit("desktop", Role.ADMIN)
+    for number in range(12):
+        thief.add(f"{number}.example")
+    desktop.pull(thief)
+    limited(laptop, aside=5)
+    laptop.transact(lambda connection, _: peers.set_cursor(connection, desktop.udf, bytes(8), 99, bytes(8), bytes(32)))
+    return laptop, desktop, thief, laptop.lacking(thief)
+
+
+def test_what_was_turned_away_is_remembered_over_a_restart() -> None:
+    laptop, _, thief, late = flooded()
+    laptop.take(late)
+    assert aside.turned_away(laptop.connection) == {thief.udf: 8}
+    limited(laptop, aside=5)
+    laptop.take(laptop.lacking(thief))
+    assert aside.turned_away(laptop.connection) == {thief.udf: 16}
+    assert peers.get(laptop.connection, thief.udf).cursor == 0 != peers.every(laptop.connection)[0].cursor
+
+
+def test_everybody_is_asked_anew_when_a_removal_is_moved_over_what_was_turned_away() -> None:
+    laptop, desktop, thief, late = flooded()
+    laptop.take(late)
+    desktop.write(lambda pen: removal.remove(pen, [thief.udf], since_ms=pen.now_ms, master_key=laptop.master_key))
+    before = peers.asked(laptop.connection)
+    laptop.take([raw for raw in laptop.lacking(desktop) if version.parse(raw).claim.signer != thief.udf])
+    assert peers.asked(laptop.connection) == before + 1
+    assert peers.get(laptop.connection, desktop.udf).cursor == 0 and not aside.turned_away(laptop.connection)
+    laptop.pull(desktop)
+    assert laptop.passwords() == desktop.passwords() and len(laptop.passwords()) == 13
+    assert peers.asked(laptop.connection) == before + 1 and not aside.turned_away(laptop.connection)
+    assert laptop.replica.memory() == Replica(laptop.connection, laptop.rng).memory()
+
+
+def test_a_removal_that_stays_where_it_is_asks_nobody_anew() -> None:
+    laptop, desktop, thief, late = flooded()
+    laptop.take(late)
+    desktop.admit("tablet")
+    laptop.take([raw for raw in laptop.lacking(desktop) if version.parse(raw).claim.signer != thief.udf])
+    assert peers.asked(laptop.connection) == 0 and aside.turned_away(laptop.connection) == {thief.udf: 8}
+    assert peers.get(laptop.connection, desktop.udf).cursor == 99
