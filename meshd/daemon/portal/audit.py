@@ -53,6 +53,7 @@ def show(store: Path) -> Json:
         last = log_rows.last_checkpoint(connection)
         keys = connection.execute("SELECT vkey, role, created, until FROM log_keys ORDER BY role, created").fetchall()
         return {
+            "mirror_of": (get_meta(connection, "mirror_of") or b"").decode() or None,
             "size": last.size if last else 0,
             "root": (last.root if last else tree.EMPTY_ROOT).hex(),
             "time": last.time if last else None,

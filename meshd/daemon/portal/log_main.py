@@ -81,7 +81,8 @@ def _say(as_json: bool, found: Json, words: str) -> None:
 
 
 def _shown(found: Json) -> str:
-    lines = [f"{found['size']} entries, root {found['root']}"]
+    lines = [f"a mirror of {found['mirror_of']}"] if found["mirror_of"] else []
+    lines.append(f"{found['size']} entries, root {found['root']}")
     if found["time"] is not None:
         lines.append(f"last written {_date(found['time'])}")
     lines += [

@@ -127,4 +127,5 @@ def _line(one: Json) -> str:
     if one["seen"]:
         when = datetime.datetime.fromtimestamp(one["seen"], datetime.UTC).strftime("%Y-%m-%d %H:%M")
         seen = f", {one['size']} entries at {when}"
-    return f"{one['peer']}: {', '.join(uses)}; {one['state'] or 'asks only'}{seen}"
+    state = f"; {one['state']}" if one["log_keys"] else ""  # what is known of its log
+    return f"{one['peer']}: {', '.join(uses)}{state}{seen}"

@@ -28,6 +28,7 @@ from meshd.tlog.leaf import SALT_BYTES, Leaf, blind_terms
 from meshd.tlog.note import Note
 
 MAX_TERM = 320
+_PUBLISHED = (Kind.PERSONAL, Kind.CONTAINER, Kind.ITEM, Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW)
 _ESCROW = {"OfflineEscrowEntry": Kind.OFFLINE_ESCROW, "OnlineEscrowEntry": Kind.ONLINE_ESCROW}
 
 
@@ -88,7 +89,7 @@ class Replaying:
                 if terms.get("Type") == crosslog.TYPE:
                     return self._checkpoint(leaf, bytes(entry.item.data or b""))
                 return self._writing.apply(self._writes(entry.item, terms.get("UserProfile", "")), leaf.added)
-        except MeshError as exc:
+        except (MeshError, ValueError, OverflowError) as exc:
             raise NotTheEntry(f"entry {place} of the log is not what its leaf says: {exc}") from exc
         finally:
             self._due = None
@@ -104,8 +105,10 @@ class Replaying:
             document = documents2016.read(legacy.read_json(item.text))
             return [PutDocument(mesh or None, document)]
         found = version.verify(version.parse(bytes(item.data or b"")), self._view)
-        if not mesh:
-            raise FormatError("an entry that belongs to no mesh")
+        if found.kind not in _PUBLISHED:
+            raise FormatError("an entry of a kind that is not published by itself")
+        if not mesh or (found.kind is Kind.PERSONAL and found.identifier != mesh):
+            raise FormatError("an entry that belongs to no mesh, or to another")
         writes: list[Write] = []
         if found.kind is Kind.PERSONAL:
             authority = self._view.authorities.writing(mesh)
@@ -132,7 +135,7 @@ class Replaying:
         kind = _ESCROW.get(terms.get("Type", ""))
         if left is not None:
             signer, token, digest = left.signer, left.notary_token, bytes(left.digest)
-            kind = Kind(left.kind) if left.kind in set(Kind) else None
+            kind = next((one for one in _PUBLISHED if one == left.kind), None)
             if version.version_id(signer, token, digest) != leaf.vid:
                 raise FormatError("what is left of it is of another version")
         if kind is None:
