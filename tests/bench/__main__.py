@@ -28,6 +28,7 @@ from bench import (
     pairing,
     portal,
     portal_catch_up,
+    portal_flat,
     removal,
 )
 from bench.figures import Section
@@ -44,6 +45,7 @@ BENCHES: dict[str, Callable[[Lab, bool], Section]] = {
     "authority": authority.run,
     "removal": removal.run,
     "portal": portal.run,
+    "portal-flat": portal_flat.run,
     "portal-catch-up": portal_catch_up.run,
     "log": log.run,
     "log-portal": log_portal.run,

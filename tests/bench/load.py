@@ -18,6 +18,7 @@ from bench import machine
 class Result:
     """Requests a second, and the times of the answers in ms."""
 
+    answered: int
     per_second: float
     p50: float
     p99: float
@@ -90,4 +91,6 @@ def drive(port: int, queues: Sequence[Sequence[bytes]], seconds: float, *, again
     for client in clients.values():
         client.sock.close()
     poll.close()
-    return Result(len(times) / spent, machine.percentile(times, 50), machine.percentile(times, 99), failures)
+    return Result(
+        len(times), len(times) / spent, machine.percentile(times, 50), machine.percentile(times, 99), failures
+    )

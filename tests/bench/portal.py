@@ -84,9 +84,7 @@ def portal(folder: Path, seconds: float, each: int, idle: int) -> tuple[Speeds, 
     speeds = Speeds()
     people = [Person(f"person {count}") for count in range(max(CLIENTS))]
     with served(folder / "portal") as (port, process):
-        for count, one in enumerate(people):
-            _send(port, one, "CreateAccount", m.CreateRequest(account=f"p{count}@{DOMAIN}", profile=tagged(one.root)))
-            _send(port, one, "Publish", m.PublishRequest(entry=tagged(one.container())))
+        open_accounts(port, people)
         for clients in CLIENTS:
             queues = [publishes(one, each // clients) for one in people[:clients]]
             speeds.found["Publish", clients] = load.drive(port, queues, seconds)
@@ -94,6 +92,13 @@ def portal(folder: Path, seconds: float, each: int, idle: int) -> tuple[Speeds, 
             queues = [gets(one, each // clients) for one in people[:clients]]
             speeds.found["Get", clients] = load.drive(port, queues, seconds)
         return speeds, idle_memory(port, process.pid, idle)
+
+
+def open_accounts(port: int, people: Sequence[Person]) -> None:
+    """Each has an account and a vault."""
+    for count, one in enumerate(people):
+        _send(port, one, "CreateAccount", m.CreateRequest(account=f"p{count}@{DOMAIN}", profile=tagged(one.root)))
+        _send(port, one, "Publish", m.PublishRequest(entry=tagged(one.container())))
 
 
 @contextlib.contextmanager

@@ -50,6 +50,9 @@ async def test_it_vouches_for_items_and_leaves_the_rest_to_the_daemon(home: Path
         item = next(one for one in held if one.kind is Kind.ITEM)
         lot = Lot([altered(item.raw), item.raw, b"", item.raw], [item.vid, held[0].vid, item.vid, item.vid], {})
         assert checked(lot, Keys()) == [None] * 4  # bad, another one than announced, empty, an unknown signer
+        (vouched,) = checked(Lot([item.raw], [b""], keys), Keys())  # a portal's feed announces nothing
+        assert vouched is not None
+        assert vouched.vid == item.vid
 
 
 async def test_a_version_that_was_vouched_for_is_the_one_that_was_verified(home: Path) -> None:

@@ -1,4 +1,4 @@
-"""Turns, feeds and authorities: what stands between a portal's requests and its store."""
+"""Turns, lots, feeds and authorities: what stands between a portal's requests and its store."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import pytest
 import trio
 import trio.testing
 
+from harness.portal_engine import engine
 from harness.portal_people import NOW, Person
 from meshd.daemon.portal.authorities import Authorities, Moves
 from meshd.daemon.portal.sequencer import Feeds, Turns
 from meshd.daemon.portal.view import SqliteView
 from meshd.daemon.portal.writes import Writing
 from meshd.errors import StoreBusy
-from meshd.portal import decide_publish
+from meshd.portal import decide, decide_publish
+from meshd.portal.checked import Publish
 from meshd.portal.outcomes import OpenAccount, PutVersion
 from meshd.portal.view import Account
 from meshd.profile.claim import Kind, State
+from meshd.profile.version import Version
 from meshd.store.portal_db import open_portal
 
 
@@ -144,3 +147,53 @@ def test_a_reader_in_an_old_transaction_does_not_take_old_profiles_for_new(home)
         assert reader.authority(alice.mesh).devices() == {alice.first.udf}
         reading.connection.execute("ROLLBACK")
         assert reader.authority(alice.mesh).devices() == {alice.first.udf, phone.udf}
+
+
+async def test_what_is_asked_in_one_round_of_the_loop_is_one_function_for_the_writer(home, monkeypatch):
+    alice = Person("alice")
+    with engine(home / "portal.db") as portal:
+        await portal.open(alice)
+        await portal.publish(alice, alice.container())
+        writer, submitted = portal.sequencer._writer, []
+        submit = writer.submit
+        monkeypatch.setattr(writer, "submit", lambda work: submitted.append(work) or submit(work))
+        places = set()
+
+        async def publish(number: int) -> None:
+            places.add((await portal.publish(alice, alice.item(f"password {number}"))).transaction_id)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(20):
+                nursery.start_soon(publish, number)
+        assert len(submitted) == 1
+        assert places == {f"TID:{place}" for place in range(3, 23)}
+
+
+async def test_a_mistake_of_ours_fails_the_one_request_that_meets_it(home, monkeypatch):
+    alice = Person("alice")
+    decided = decide.decide
+    with engine(home / "portal.db") as portal:
+        await portal.open(alice)
+        await portal.publish(alice, alice.container())
+        items = [alice.item(f"password {number}") for number in range(5)]
+
+        def mistaken(checked, context, view):
+            if isinstance(checked, Publish) and checked.entries[0].parsed.claim.vid == items[3].vid:
+                raise RuntimeError("ours")
+            return decided(checked, context, view)
+
+        monkeypatch.setattr(decide, "decide", mistaken)
+        answered, failed = [], []
+
+        async def publish(item: Version) -> None:
+            try:
+                answered.append((await portal.publish(alice, item)).status)
+            except RuntimeError:
+                failed.append(item)
+
+        async with trio.open_nursery() as nursery:
+            for item in items:
+                nursery.start_soon(publish, item)
+        assert answered == [201] * 4
+        assert failed == [items[3]]
+        assert portal.sequencer.view.last_index() == 6
