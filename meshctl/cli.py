@@ -66,6 +66,7 @@ COMMANDS: dict[str, Row | dict[str, Row]] = {
         "list": ("quarantine", "what was written by who was not entitled to, and is not applied"),
         "show": ("quarantine", "one of these items, beside what counts now"),
         "import": ("quarantine", "write the content of such items anew, as this device"),
+        "confirm": ("quarantine", "take back devices and vaults that fell with a removed admin"),
     },
     "undo": ("undo", "take back a role, a grant or a name of the last 24 hours"),
     "portal": {

@@ -1,4 +1,4 @@
-"""`meshctl quarantine list|show|import`: what was written by who was not entitled to; nothing applied, nothing lost."""
+"""`meshctl quarantine …`: what was written by who was not entitled to; nothing applied, nothing lost."""
 
 from __future__ import annotations
 
@@ -43,8 +43,12 @@ def quarantine_list(args: argparse.Namespace, session: Session) -> int:
     ]
     table.show(session.terminal, ("ID", "DEVICE", "WHAT", "RECEIVED", "WHY"), rows)
     if len(rows) < len(entries):
-        fell = counted(len(entries) - len(rows), "profile or vault", "profiles and vaults")
-        session.terminal.talk(f"and {fell}, which can't be imported (--all)")
+        rest = counted(len(entries) - len(rows), "profile or vault", "profiles and vaults")
+        session.terminal.talk(f"and {rest}, which can't be imported (--all)")
+    fell = records(answer, "fell")
+    if fell:
+        session.terminal.talk(f"fell with the admin who had added it: {', '.join(text(one, 'text') for one in fell)}")
+        session.terminal.talk("  to take it back: meshctl quarantine confirm NAME")
     return 0
 
 
@@ -84,6 +88,16 @@ def quarantine_show(args: argparse.Namespace, session: Session) -> int:
 
 def _content(content: Json, reveal: bool) -> str:
     return "deleted" if content.get("deleted") else described(content, reveal)
+
+
+def quarantine_confirm_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", metavar="NAME", nargs="+", help="a device or vault, as quarantine list names it")
+
+
+def quarantine_confirm(args: argparse.Namespace, session: Session) -> int:
+    answer = session.client.post(path("quarantine", "confirm"), {"names": args.names})
+    said = ", ".join(text(one, "text") for one in records(answer, "confirmed"))
+    return session.done(answer, f"taken back: {said}; what was written there so far: meshctl quarantine import")
 
 
 def quarantine_import_arguments(parser: argparse.ArgumentParser) -> None:

@@ -183,6 +183,7 @@ HANDLERS: dict[str, Handler] = {
     "quarantine": quarantines.every,
     "quarantined": quarantines.one,
     "import-quarantine": quarantines.take_over,
+    "confirm-fallen": quarantines.confirm,
     "renew": master.renew,
     "master-passphrase": master.passphrase,
     "master-file": master.file,

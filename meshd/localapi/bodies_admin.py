@@ -146,7 +146,26 @@ _QUARANTINED: dict[str, Shape] = {
     "imported": boolean(),
 }
 QUARANTINED = record(_QUARANTINED, about="a version whose signer was not entitled to it: kept, not applied")
-QUARANTINE = record({"quarantine": array(QUARANTINED, "what came last first")})
+FELL = record(
+    {
+        "key": text("D:device or X:vault", most=128),
+        "name": text(most=80),
+        "text": text("what it is, in words", most=256),
+    },
+    about="what fell with the admin who had added it",
+)
+QUARANTINE = record(
+    {
+        "quarantine": array(QUARANTINED, "what came last first"),
+        "fell": array(
+            FELL, "devices and vaults that can be confirmed here; empty where this device is locked or no admin"
+        ),
+    }
+)
+CONFIRM_REQUEST = record(
+    {"names": array(text("a name, a key, or the beginning of an id", least=1, most=128), most=512)}
+)
+CONFIRMED = record({"confirmed": array(FELL)})
 QUARANTINE_SHOWN = record(
     {**_QUARANTINED, "content": CONTENT, "now": nullable(CONTENT)},
     about="with what is applied in its place now",

@@ -93,6 +93,15 @@ ADMIN_ROUTES: tuple[Route, ...] = (
         a.QUARANTINE_IMPORT,
         a.QUARANTINE_REQUEST,
     ),
+    Route(
+        "confirm-fallen",
+        "POST",
+        "/v1/quarantine/confirm",
+        "Take back devices and vaults that fell with the admin who had added them",
+        UNLOCKED,
+        a.CONFIRMED,
+        a.CONFIRM_REQUEST,
+    ),
     Route("renew", "POST", "/v1/renewals", "New keys for this device", UNLOCKED, a.RENEWAL, a.RENEWAL_REQUEST),
     Route(
         "master-passphrase",

@@ -46,6 +46,7 @@ BODIES: dict[str, object] = {
     "change-vault": {"name": "work"},
     "rotate": {},
     "import-quarantine": {"ids": ["unknown"]},
+    "confirm-fallen": {"names": ["unknown"]},
     "renew": {},
     "master-passphrase": {"master_passphrase": "m", "new": "n"},
     "master-file": {"master_passphrase": "m"},

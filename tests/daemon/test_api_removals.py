@@ -117,6 +117,32 @@ async def test_what_needs_the_master_passphrase_says_so_and_takes_it(home: Path)
         assert told["removed"] == ["desktop"]
 
 
+async def test_what_fell_with_an_admin_is_listed_and_taken_back_later(home: Path) -> None:
+    async with (
+        mesh(home, "laptop", "desktop") as (_, (laptop, desktop)),
+        serving(laptop) as here,
+        serving(desktop) as it,
+    ):
+        await laptop.until_connected(desktop)
+        await called(laptop)
+        good(await here.ask("PUT", "/v1/devices/desktop/role", {"role": "admin", "master_passphrase": MASTER}))
+        await laptop.until_same(desktop)
+        laptop.clock_ms = 3_600_000
+        since = datetime.fromtimestamp(laptop.now_ms() / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        laptop.clock_ms += 60_000
+        good(await it.ask("POST", "/v1/vaults", {"application": "password", "name": "loot"}))
+        await laptop.until_same(desktop)
+        good(await remove(here, "desktop", since=since, master_passphrase=MASTER))
+        (fell,) = (await here.get("/v1/quarantine"))["fell"]
+        assert (fell["name"], fell["text"]) == ("password/loot", "the vault password/loot")
+        assert (await here.ask("POST", "/v1/quarantine/confirm", {"names": ["other"]})).code == "not-found"
+        assert good(await here.ask("POST", "/v1/quarantine/confirm", {"names": ["password/loot"]}))["confirmed"] == [
+            fell
+        ]
+        assert (await here.get("/v1/quarantine"))["fell"] == []
+        assert "loot" in [one["name"] for one in (await here.get("/v1/applications"))["applications"]]
+
+
 async def test_since_a_moment_what_was_received_after_it_falls(home: Path) -> None:
     async with mesh(home, "laptop", "phone") as (_, (laptop, phone)), serving(laptop) as here, serving(phone) as there:
         await laptop.until_connected(phone)

@@ -21,6 +21,7 @@ class FakeAdmin:
     vaults: list[dict[str, Any]]
     exposed: list[dict[str, Any]]
     quarantine: list[dict[str, Any]]
+    fell: list[dict[str, Any]]
     changes: list[dict[str, Any]]
     undone: list[dict[str, Any]]  # removals that would fall
     adds: list[dict[str, Any]]
@@ -163,7 +164,15 @@ class FakeAdmin:
     # ---- quarantine and undo
 
     def do_quarantine(self, match: Match, body: Any) -> Any:
-        return {"quarantine": [entry for entry in self.quarantine if match.query.get("all") or not entry["imported"]]}
+        entries = [entry for entry in self.quarantine if match.query.get("all") or not entry["imported"]]
+        return {"quarantine": entries, "fell": self.fell}
+
+    def do_confirm_fallen(self, match: Match, body: Any) -> Any:
+        confirmed = [one for one in self.fell if one["name"] in body["names"]]
+        if not confirmed:
+            raise NotFound("Nothing called that fell with an admin.")
+        self.fell = [one for one in self.fell if one not in confirmed]
+        return {"confirmed": confirmed}
 
     def _quarantined(self, name: str) -> dict[str, Any]:
         for entry in self.quarantine:

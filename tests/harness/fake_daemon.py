@@ -74,6 +74,7 @@ class FakeDaemon(FakeAdmin, FakePairing):
     vaults: list[dict[str, Any]] = field(default_factory=lambda: [vault(), vault("ssh", "ssh")])
     exposed: list[dict[str, Any]] = field(default_factory=list)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
+    fell: list[dict[str, Any]] = field(default_factory=list)
     changes: list[dict[str, Any]] = field(default_factory=list)
     undone: list[dict[str, Any]] = field(default_factory=list)
     adds: list[dict[str, Any]] = field(default_factory=list)

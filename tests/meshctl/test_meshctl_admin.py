@@ -286,6 +286,15 @@ def test_quarantine_lists_items_and_counts_the_rest(meshctl: Shell, daemon: Fake
     assert len(meshctl("quarantine", "list", "--json").json["quarantine"]) == 3
 
 
+def test_what_fell_with_an_admin_is_listed_and_taken_back(meshctl: Shell, daemon: FakeDaemon) -> None:
+    daemon.fell = [{"key": "X:MDLOO", "name": "password/loot", "text": "the vault password/loot"}]
+    assert "the vault password/loot" in meshctl("quarantine", "list").err
+    run = meshctl("quarantine", "confirm", "password/loot")
+    assert run.code == 0 and run.err.startswith("taken back: the vault password/loot")
+    assert "loot" not in meshctl("quarantine", "list").err
+    assert meshctl("quarantine", "confirm", "password/loot").code == 1
+
+
 def test_a_quarantined_item_is_shown_beside_what_counts_now(meshctl: Shell, daemon: FakeDaemon) -> None:
     daemon.quarantine = [quarantined()]
     run = meshctl("quarantine", "show", "aaaabbbbcccc")

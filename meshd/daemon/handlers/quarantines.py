@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from meshd.crypto import base64url
-from meshd.daemon import names, quarantine
+from meshd.daemon import fallen, names, quarantine
 from meshd.daemon.context import Daemon
 from meshd.daemon.handlers import wishes
 from meshd.daemon.handlers.items import content
 from meshd.daemon.pen import Pen
 from meshd.daemon.quarantine import Entry
-from meshd.errors import BadRequest, DecryptError, Denied, NotFound
+from meshd.errors import Ambiguous, BadRequest, DecryptError, Denied, NotFound
 from meshd.profile import payload
 from meshd.profile.apps import of_tag
 from meshd.profile.claim import Kind
@@ -36,7 +36,7 @@ async def every(app: App, call: Call) -> dict[str, Any]:
     entries = _entries(app.daemon)
     if not call.query.get("all"):
         entries = [entry for entry in entries if entry.newest and not entry.imported]
-    return {"quarantine": [_view(entry, called) for entry in entries]}
+    return {"quarantine": [_view(entry, called) for entry in entries], "fell": await _fell(app.daemon)}
 
 
 async def one(app: App, call: Call) -> dict[str, Any]:
@@ -65,6 +65,45 @@ async def take_over(app: App, call: Call) -> dict[str, Any]:
     if taken:
         await daemon.event("import", {"count": len(taken), "state": "quarantine"})
     return {"imported": taken, "unchanged": unchanged, "rejected": rejected}
+
+
+async def confirm(app: App, call: Call) -> dict[str, Any]:
+    """Take back devices and vaults that fell with the admin who had added them. Denied, NotFound, Ambiguous."""
+    daemon = app.daemon
+    daemon.unlocked()
+    if daemon.snapshot.own not in daemon.snapshot.admins:
+        raise Denied("This device is no admin.", hint="do this on an admin device")
+    known = await _fell(daemon)
+    chosen = {one["key"]: one for text in call.body["names"] for one in [_meant(known, text)]}
+    await daemon.write(lambda pen: fallen.confirm(pen, list(chosen)))
+    return {"confirmed": list(chosen.values())}
+
+
+def _meant(known: list[dict[str, Any]], text: str) -> dict[str, Any]:
+    found = [one for one in known if text in (one["name"], one["key"])] or [
+        one for one in known if len(text) >= 5 and one["key"][2:].startswith(text.upper())
+    ]
+    if len(found) > 1:
+        choices = ", ".join(f"{one['text']} {one['key'][2:]}" for one in found)
+        raise Ambiguous(f"more than one fits: {choices}", hint="give the beginning of its id")
+    if not found:
+        raise NotFound("Nothing called that fell with an admin.", hint="see: meshctl quarantine list")
+    return found[0]
+
+
+async def _fell(daemon: Daemon) -> list[dict[str, Any]]:
+    """What can be taken back here, in words; nothing where this device is locked, or no admin."""
+    if daemon.locked or daemon.snapshot.own not in daemon.snapshot.admins:
+        return []
+    found, called = await daemon.write(fallen.every), names.current(daemon)
+    views = []
+    for key, name in found.items():
+        sort, _, identifier = key.partition(":")
+        if sort == "D":
+            name = names.shown(called, identifier)
+        text = f"the {'device' if sort == 'D' else 'vault'} {name or identifier}"
+        views.append({"key": key, "name": name or identifier, "text": text})
+    return views
 
 
 def _take(pen: Pen, chosen: list[bytes]) -> tuple[list[dict[str, Any]], int, list[dict[str, Any]]]:
