@@ -20,7 +20,7 @@ from meshd.daemon.portal.config import Config
 from meshd.daemon.portal.mirror import Mirror
 from meshd.daemon.portal.origin import Origin
 from meshd.daemon.portal.sequencer import Sequencer
-from meshd.errors import BadRequest, Exists, StoreError
+from meshd.errors import BadRequest, Exists, FormatError, StoreError
 from meshd.net import lan, process
 from meshd.net.portal_client import HttpClient
 from meshd.net.srv import Services
@@ -36,10 +36,18 @@ def run(argv: Sequence[str], where: Callable[[argparse.Namespace], Path]) -> Non
     """What `meshd portal mirror …` says; `where` gives the directory. MeshError: what is wrong."""
     arguments = _parser().parse_args(argv)
     process.harden()
+    try:
+        origin = peers.origin_of(arguments.of)
+        name = normalise_portal(arguments.name) if arguments.name else ""
+        keys = [Verifier.parse(one) for one in arguments.key]
+    except FormatError as exc:
+        raise BadRequest(f"--of and --name are domains, --key is a vkey: {exc}") from exc
+    if any(one.name != origin for one in keys):
+        raise BadRequest("--key is a key of the log that is mirrored, and has its name")
+    if arguments.address:
+        lan.parse_address(arguments.address)
     directory = where(arguments)
     paths.private_directory(directory)
-    origin = peers.origin_of(arguments.of)
-    name = normalise_portal(arguments.name) if arguments.name else ""
     file = Path(arguments.config) if arguments.config else directory / app.CONFIG
     with paths.hold(directory / app.LOCK):
         identity = mirrored.prepare(directory / app.STORE, origin, name, int(time.time()))
@@ -54,7 +62,7 @@ def run(argv: Sequence[str], where: Callable[[argparse.Namespace], Path]) -> Non
         if not arguments.once:
             config = configs.check(config)
         logging.start(config.log.level)
-        make = _maker(arguments, identity, config)
+        make = _maker(arguments, identity, config, keys)
         if arguments.once:
             trio.run(_once, directory, make, strict_exception_groups=True)
         else:
@@ -83,14 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _maker(
-    arguments: argparse.Namespace, identity: mirrored.Identity, config: Config
+    arguments: argparse.Namespace, identity: mirrored.Identity, config: Config, keys: Sequence[Verifier]
 ) -> Callable[[Sequencer, HttpClient], Mirror]:
-    keys = [Verifier.parse(one) for one in arguments.key]
-    if any(one.name != peers.origin_of(arguments.of) for one in keys):
-        raise BadRequest("--key is a key of the log that is mirrored, and has its name")
-    if arguments.address:
-        lan.parse_address(arguments.address)
-
     def make(sequencer: Sequencer, http: HttpClient) -> Mirror:
         origin = Origin(
             http,
