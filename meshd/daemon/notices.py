@@ -1,7 +1,8 @@
-"""What one device saw and every device should tell: that an invitation was burnt.
+"""What one device saw and every device should tell: that an invitation was burnt, a recovery entry fetched.
 
 A notice is an entry of one item in the Group vault, so it travels as names do and nobody outside reads it. Each device
-records an event for every notice that is new to it and not older than a day, once, whatever crashes.
+records an event for every notice that is new to it and not older than a day, once, whatever crashes. What a locked
+device saw it owes until it is unlocked; a relay can't write to Group, and says it in its own events and log alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshd.daemon import vaults
+from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.keyring import Keyring, Opened
 from meshd.daemon.names import settled_past
@@ -23,10 +25,14 @@ from meshd.profile.vault import Item
 from meshd.store import events
 from meshd.store.db import get_meta, set_meta
 
-BURNED = "burned"
+BURNED, FETCHED = "burned", "fetched"
 KEPT = 20  # notices in the item; older ones go as new ones come
-DAY = 24 * 3600  # seconds
+HOUR, DAY = 3600, 24 * 3600  # seconds
+_OWED = "notice-owed"  # meta: [seconds, seconds]: when it was owed last, and what is owed still (0: nothing)
 _TOLD = "noticed"  # meta: [[type, device, seconds]], what was told or seen first on this device
+
+
+_EVENTS = {BURNED: "invitation", FETCHED: "recovery"}  # what a notice is told as
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,13 +44,14 @@ class Notice:
     kind: str
 
 
-def write(pen: Pen, kind: str) -> Notice:
-    """Give notice of something that happened here just now. Denied where this device may not write to Group."""
+def write(pen: Pen, kind: str, at: int = 0) -> Notice:
+    """Give notice of something that happened here, just now or `at`. Denied where this device may not write to
+    Group."""
     opened = pen.keyring.find(GROUP.tag)
     found = _items(pen.connection, pen.keyring, opened)
     identifier = min(found, default="") or vault.new_item_identifier(_id(opened), pen.rng)
     heads = found.get(identifier, [])
-    notice = Notice(pen.now_ms // 1000, pen.replica.own, kind)
+    notice = Notice(at or pen.now_ms // 1000, pen.replica.own, kind)
     kept = sorted({notice, *(one for head in heads for one in read(head.item))})[-KEPT:]
     entries = [{"Notice": one.kind, "Device": one.device, "At": payload.write_date(one.at)} for one in kept]
     time = clock.tick(pen.now_ms, [head.item.time for head in heads])
@@ -77,12 +84,37 @@ async def burnt(daemon: Daemon) -> None:
         daemon.log.warning("the other devices were not told of a burnt invitation: %s", exc)
 
 
+def owe(connection: sqlite3.Connection, now_ms: int) -> None:
+    """In a transaction: the other devices are to hear that a recovery entry was fetched here; once an hour."""
+    last, _ = _owed(connection)
+    if abs(now_ms // 1000 - last) >= HOUR:
+        set_meta(connection, _OWED, json.dumps([now_ms // 1000] * 2).encode())
+
+
+async def pay(daemon: Daemon) -> None:
+    """Tell what is owed, as soon as this device can."""
+    if daemon.keyring is None or not _owed(daemon.reader.connection)[1]:
+        return
+
+    def forget(connection: sqlite3.Connection) -> int:
+        last, at = _owed(connection)
+        set_meta(connection, _OWED, json.dumps([last, 0]).encode())
+        return at
+
+    try:
+        await with_pen(daemon, lambda pen: write(pen, FETCHED, forget(pen.connection)))
+    except MeshError as exc:
+        daemon.log.warning("the other devices were not told that the recovery entry was fetched here: %s", exc)
+        await wait(daemon.writer.submit(forget))
+
+
 async def follow(daemon: Daemon) -> None:
     """Tell what other devices saw, until cancelled. Nearly every commit costs one look at an index."""
     last: object = None
     while True:
         moved, changed = daemon.moved.count, daemon.changed.count
         try:
+            await pay(daemon)
             now = _state(daemon)
             if now is not None and now != last:
                 await catch_up(daemon)
@@ -115,8 +147,8 @@ async def catch_up(daemon: Daemon) -> list[Notice]:
         kept = sorted(told | listed)[-KEPT:]
         set_meta(connection, _TOLD, json.dumps([[one.kind, one.device, one.at] for one in kept]).encode())
         for one in fresh:
-            if one.kind == BURNED:
-                events.append(connection, now, "invitation", {"state": BURNED, "device": one.device})
+            if one.kind in _EVENTS:
+                events.append(connection, now, _EVENTS[one.kind], {"state": one.kind, "device": one.device})
         return fresh
 
     fresh = await wait(daemon.writer.submit(save))
@@ -125,6 +157,12 @@ async def catch_up(daemon: Daemon) -> list[Notice]:
     if fresh:
         daemon.changed.bump()
     return fresh
+
+
+def _owed(connection: sqlite3.Connection) -> tuple[int, int]:
+    stored = get_meta(connection, _OWED)
+    last, at = json.loads(stored) if stored else (0, 0)
+    return last, at
 
 
 def _told(stored: bytes | None) -> set[Notice]:

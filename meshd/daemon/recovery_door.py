@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 import trio
 
 from meshd.crypto.keys import SigningKey, VerifyKey
-from meshd.daemon.context import Daemon
+from meshd.daemon import notices
+from meshd.daemon.context import Daemon, wait
 from meshd.daemon.door_limits import Visits
 from meshd.daemon.introduction import Frames, Room
 from meshd.errors import Denied, NetworkError, Refused, RemoteProtocolError
@@ -32,7 +33,7 @@ from meshd.net import streams, tls
 from meshd.net.lan import Network
 from meshd.profile import version
 from meshd.profile.claim import Kind, State
-from meshd.store import versions
+from meshd.store import events, versions
 from meshd.sync import codec, knock
 from meshd.sync.messages import Close, CloseCode, Profiles
 
@@ -96,7 +97,7 @@ class Door:
         if raw is None:
             raise Denied("the recovery entry is not held any more")
         self._visits.came(source, trio.current_time())
-        await daemon.event("recovery", {"state": "fetched"})
+        await _tell(daemon)
         daemon.log.warning("somebody fetched the recovery entry from this device: was it you?")
         challenge = daemon.rng(CHALLENGE)
         with trio.move_on_after(PROOF_SECONDS) as scope:
@@ -188,6 +189,18 @@ async def _fetch(
 
 def _signed(certificate: bytes, challenge: bytes) -> bytes:
     return _LABEL + hashlib.sha256(certificate).digest() + challenge
+
+
+async def _tell(daemon: Daemon) -> None:
+    """It is an event here, and the other devices are to hear of it."""
+    now = daemon.now_ms()
+
+    def write(connection: sqlite3.Connection) -> None:
+        events.append(connection, now, "recovery", {"state": notices.FETCHED})
+        notices.owe(connection, now)
+
+    await wait(daemon.writer.submit(write))
+    daemon.changed.bump()
 
 
 def _spoken(seconds: float) -> str:

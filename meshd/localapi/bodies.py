@@ -53,7 +53,7 @@ PEERS = array(PEER, "the other devices of the mesh")
 ANNOUNCEMENT = record(
     {
         "time": TIME,
-        "type": text("added, removed, role, burned; unknown types are to be shown by their text", most=32),
+        "type": text("added, removed, role, burned, recovery; unknown types are to be shown by their text", most=32),
         "text": text("a sentence", most=1024),
     },
     {"device": ID, "name": NAME, "by": NAME, "role": text(enum=ROLES)},

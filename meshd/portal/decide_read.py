@@ -18,12 +18,15 @@ from meshd.portal.checked import Get
 from meshd.portal.outcomes import Context, Decision, Notice, Write
 from meshd.portal.reasons import Reason
 from meshd.portal.statuses import Status
+from meshd.portal.structures import Noticed
 from meshd.portal.view import CLOSED, Stored, View
+from meshd.profile import payload
 from meshd.profile.claim import Kind
 
 _KINDS = (Kind.PERSONAL, Kind.OFFLINE_ESCROW, Kind.CONTAINER, Kind.ITEM, Kind.ONLINE_ESCROW)
 USER_PROFILE, UNIQUE_ID, TYPE = "UserProfile", "UniqueID", "Type"
 PERSONAL = "SignedPersonalProfile"
+NOTICES = 20  # told at once
 _TERMS = frozenset({USER_PROFILE, UNIQUE_ID, TYPE})
 
 
@@ -97,12 +100,13 @@ def _feed(checked: Get, context: Context, view: View) -> Decision:
     if account is None or account.status == CLOSED or not (known or terms.get(TYPE) == PERSONAL):
         return _nothing(checked, context)
     constraints, policy = checked.constraints, context.policy
-    last = view.last_index()
+    last, heard = view.last_index(), view.last_notice()  # who begins has heard what was told before
     if constraints.page_key is None:
         after = 0 if constraints.not_before is None else view.index_at(mesh, constraints.not_before)
     else:
         try:
-            after = read_page_key(constraints.page_key)
+            after, told = read_page_key(constraints.page_key)
+            heard = heard if told is None else min(told, heard)
         except FormatError:
             after = last + 1
         if after > last:  # of another portal, or of this one before it was restored from a backup
@@ -112,12 +116,16 @@ def _feed(checked: Get, context: Context, view: View) -> Decision:
     if constraints.before is not None and constraints.page_key is None:
         found = [one for one in found if one.added < constraints.before]
     fitting = _page(found, min(constraints.max_bytes or policy.page_bytes, policy.page_bytes))
-    page_key = page_key_of(fitting[-1].index if fitting else after)
+    whole = known and checked.records and terms.keys() == {USER_PROFILE}
+    notices = view.told(mesh, heard, NOTICES) if whole else ()
+    heard = notices[-1].number if notices else heard
+    page_key = page_key_of(fitting[-1].index if fitting else after, heard if whole else None)
     shown = [one for one in fitting if _fits(one, terms)]
-    waiting = mesh if known and not found else None
+    waiting = mesh if known and not found and not notices else None
     items = [records.data_item(one) for one in shown]
     if checked.records:
-        return rights.accept(transaction, feed=waiting, data_items=items, page_key=page_key)
+        said = [Noticed(payload.write_date(one.time), one.what, one.about) for one in notices] or None
+        return rights.accept(transaction, feed=waiting, data_items=items, page_key=page_key, notices=said)
     members: dict[str, Any] = {"entries": [records.entry_json(one) for one in shown if one.raw], "page_key": page_key}
     if checked.full:
         members["data_items"] = items
@@ -153,14 +161,18 @@ def _page(found: Iterable[Stored], most: int) -> list[Stored]:
     return page
 
 
-def page_key_of(index: int) -> str:
-    """The PageKey behind this place in the log. Opaque to clients."""
-    return f"P{index}"
+def page_key_of(index: int, heard: int | None = None) -> str:
+    """The PageKey behind this place in the log, and this notice. Opaque to clients."""
+    return f"P{index}" if heard is None else f"P{index}.{heard}"
 
 
-def read_page_key(text: str) -> int:
-    """The place in the log that a PageKey names; FormatError."""
-    digits = text[1:]
-    if not text.startswith("P") or not digits.isdecimal() or not digits.isascii() or len(digits) > 15:
+def read_page_key(text: str) -> tuple[int, int | None]:
+    """(place in the log, number of a notice) that a PageKey names; FormatError."""
+    numbers = text[1:].split(".")
+    if not text.startswith("P") or len(numbers) > 2 or not all(map(_is_number, numbers)):
         raise FormatError("not a PageKey of a portal")
-    return int(digits)
+    return int(numbers[0]), int(numbers[1]) if len(numbers) == 2 else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and text.isascii() and len(text) <= 15

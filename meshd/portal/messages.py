@@ -20,6 +20,7 @@ from meshd.portal.structures import (
     ConsistencyProof,
     DataItem,
     KeyValue,
+    Noticed,
     Outcome,
     PeerSize,
     PeerStatus,
@@ -128,6 +129,7 @@ class GetRecordsResponse(MeshResponse, frozen=True):
     data_items: list[DataItem] | None = None
     page_key: str | None = None
     receipts: list[str] | None = None
+    notices: list[Noticed] | None = None
 
 
 class TransferRequest(MeshRequest, frozen=True):
@@ -288,7 +290,7 @@ OURS: Mapping[str, frozenset[str]] = {
     "CreateResponse": frozenset({"TransactionID", "Receipt"}),
     "PublishRequest": frozenset({"Entries", "Rows", "Close"}),
     "PublishResponse": frozenset({"TransactionID", "Receipt", "Missing", "Heads", "Outcomes"}),
-    "GetRecordsResponse": frozenset({"PageKey", "Receipts"}),
+    "GetRecordsResponse": frozenset({"PageKey", "Receipts", "Notices"}),
     "TransferRequest": frozenset({"Origin", "TreeSize"}),
     "TransferResponse": frozenset({"Entries", "First", "Next", "Checkpoint", "PageProof"}),
     "DataItem": frozenset({"Row", "Erased"}),

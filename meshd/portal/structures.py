@@ -55,6 +55,14 @@ class SearchConstraints(Structure, frozen=True):
     page_key: str | None = None
 
 
+class Noticed(Structure, frozen=True):
+    """Ours: something that a portal tells the devices of a mesh about it."""
+
+    time: str
+    what: str
+    about: str
+
+
 class IndexTerm(Structure, frozen=True):
     type: str | None = None
     term: str | None = None

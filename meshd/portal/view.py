@@ -135,6 +135,16 @@ class LogPage:
     proof: Sequence[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A notice: of what, about whom or which entry; its time is in seconds."""
+
+    number: int
+    time: int
+    what: str
+    about: str
+
+
 class View(Protocol):
     """The questions that decisions ask. Account names are in their one spelling, times UTC seconds."""
 
@@ -189,6 +199,15 @@ class View(Protocol):
         ...
 
     def last_index(self) -> int: ...
+
+    # what people are told
+    def told(self, mesh: str, after: int, limit: int) -> Sequence[Told]:
+        """The notices about a mesh behind this number, oldest first."""
+        ...
+
+    def last_notice(self) -> int:
+        """The number of the newest, whatever it is about."""
+        ...
 
     # 2016
     def profile_2016(self, mesh: str) -> Profile | None: ...

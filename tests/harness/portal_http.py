@@ -95,14 +95,17 @@ class HttpPortal:
         await trio.sleep(self.late)
         if self.answers is not None and (other := self.answers(asked.transaction)) is not None:
             return other
+        told = len(self.memory.notices)
         decision = self._decide(asked, request, found, extensions)
+        caller = self._caller  # others are heard while this one waits
         waited = headers.read_wait(found.get("prefer"))
         if isinstance(decision, Accept) and decision.feed is not None and waited:
             with trio.move_on_after(waited):
                 await self._news.wait()
                 found.pop("signature")  # it was checked
-                decision = self._decide(asked, request, found, extensions, self._caller)
-        if isinstance(decision, Accept) and asked.transaction in ("Publish", "CreateAccount", "ConnectComplete"):
+                decision = self._decide(asked, request, found, extensions, caller)
+        published = asked.transaction in ("Publish", "CreateAccount", "ConnectComplete")
+        if isinstance(decision, Accept) and (published or len(self.memory.notices) > told):
             self._news.set()
             self._news = trio.Event()
         status = decision.status if isinstance(decision, outcomes.Refuse) else 201

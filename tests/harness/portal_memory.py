@@ -21,7 +21,7 @@ from meshd.portal.documents2016 import Document, Profile
 from meshd.portal.messages import PublishResponse, Request, Response
 from meshd.portal.names import AccountName
 from meshd.portal.outcomes import Accept, Anonymous, Caller, Context, Decision, PeerPortal, Policy, SignedBy
-from meshd.portal.view import CLOSED, Account, Answered, Device, Known, LogPage, LogState, Pending, Stored, Usage
+from meshd.portal.view import CLOSED, Account, Answered, Device, Known, LogPage, LogState, Pending, Stored, Told, Usage
 from meshd.profile import device, version
 from meshd.profile.claim import Kind, State
 from meshd.profile.trust import Authority
@@ -53,6 +53,7 @@ class MemoryPortal:
         self.chains: dict[str, list[tuple[bytes, tuple[bytes, ...]]]] = {}
         self.keys: dict[str, VerifyKey] = {}
         self.index = 0
+        self.told_at: list[int] = []
         self.reserved: dict[str, tuple[str, int]] = {}
         self.profiles_2016: dict[str, Profile] = {}
         self.old_heads: dict[tuple[Kind, str], bytes] = {}
@@ -153,6 +154,7 @@ class MemoryPortal:
                 del self.waiting[one.account, one.device]
             case outcomes.Notice():
                 self.notices.append(write)
+                self.told_at.append(self.now)
 
     def _put(self, mesh: str, found: Version, leaf: bool) -> None:
         authority = self.authorities.setdefault(mesh, Authority(mesh, self))
@@ -298,6 +300,13 @@ class MemoryPortal:
 
     def last_index(self) -> int:
         return self.index
+
+    def told(self, mesh: str, after: int, limit: int) -> Sequence[Told]:
+        behind = list(enumerate(zip(self.notices, self.told_at, strict=True), 1))[after:]
+        return [Told(n, at, one.what, one.about) for n, (one, at) in behind if one.mesh == mesh][:limit]
+
+    def last_notice(self) -> int:
+        return len(self.notices)
 
     def profile_2016(self, mesh: str) -> Profile | None:
         return self.profiles_2016.get(mesh)

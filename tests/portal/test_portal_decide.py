@@ -11,7 +11,7 @@ import pytest
 
 from harness.portal_memory import DOMAIN, MemoryPortal
 from harness.portal_people import NOW, PaperDevice, Person, tagged
-from meshd.crypto import base64url, jws
+from meshd.crypto import base64url, jws, udf
 from meshd.crypto.keys import SigningKey
 from meshd.portal import messages as m
 from meshd.portal.names import normalise
@@ -595,7 +595,7 @@ def test_the_feed_comes_in_log_order_page_by_page(home: Home):
     assert [base64_vid(one) for one in seen] == [one.vid for one in (home.alice.root, home.vault, *items)]
     assert [one.transaction_id for one in seen] == [f"TID:{count}" for count in range(1, 8)]
     assert isinstance(home.portal.last, Accept) and home.portal.last.feed == home.alice.mesh  # who likes may wait
-    assert home.feed(max_bytes=1).page_key == "P1"
+    assert home.feed(max_bytes=1).page_key == "P1.0"
 
 
 def test_the_feed_can_be_narrowed(home: Home):
@@ -634,7 +634,31 @@ def test_the_feed_is_for_current_devices(home: Home, mallory: Person):
         assert home.portal.http == 404
 
 
-@pytest.mark.parametrize("page_key", ["P99", "P-1", "TID:1", "", "P" + "9" * 40, "P१"])
+def test_the_feed_tells_a_device_who_looked_up_an_escrow_entry_and_nobody_else(home: Home):
+    sealed = home.alice.escrow()
+    name = udf.random_udf(home.alice.rng)
+    escrow = version.escrow_raw(Kind.OFFLINE_ESCROW, name, dict(sealed.body["EncryptedData"]))
+    home.put(version.verify(version.parse(escrow)))
+    before = home.feed().page_key
+    home.portal.now += 60
+    assert home.get(None, identifier=name).entries
+    (notice,) = home.feed(page_key=before).notices or []
+    assert (notice.time, notice.what, notice.about) == ("2026-09-21T14:14:20Z", "escrow-read", name)
+    assert isinstance(home.portal.last, Accept) and home.portal.last.feed is None  # this is worth an answer
+    page = home.feed(page_key=before)
+    assert home.feed(page_key=page.page_key).notices is None
+    assert home.feed().notices is None  # who begins has nothing to be told
+    for old in ("P3", page.page_key):  # a key of before there were notices; a place behind all of them
+        assert home.feed(page_key=old).notices is None
+    terms = {"UserProfile": ALICE, "Type": "SignedPersonalProfile"}
+    pairs = [KeyValue(key=key, value=value) for key, value in terms.items()]
+    public = m.GetRequest(key_values=pairs, search_constraints=SearchConstraints(page_key=before))
+    reply = home.portal.ask("GetRecords", public, None)
+    assert isinstance(reply, m.GetRecordsResponse) and reply.data_items is not None
+    assert (reply.notices, reply.page_key) == (None, "P3")
+
+
+@pytest.mark.parametrize("page_key", ["P99", "P-1", "TID:1", "", "P" + "9" * 40, "P१", "P1.", "P1.1.1", "P1.x"])
 def test_a_page_key_of_another_portal_is_refused(home: Home, page_key: str):
     assert home.feed(page_key=page_key).data_items is None
     assert home.portal.http == 404

@@ -7,7 +7,9 @@ the transaction that takes a page in; meanwhile the next page is verified, and t
 
 from __future__ import annotations
 
+import math
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import trio
@@ -18,10 +20,12 @@ from meshd.daemon.portals.account import check_mesh, come_back, open_account, sh
 from meshd.daemon.portals.state import NotListed, Portal
 from meshd.daemon.portals.watch import settle
 from meshd.daemon.verifying import Verified, combined, verify
-from meshd.errors import Denied, Exists, MeshError, NotFound, Refused, RemoteProtocolError, TrustError
+from meshd.errors import Denied, Exists, FormatError, MeshError, NotFound, Refused, RemoteProtocolError, TrustError
 from meshd.portal.messages import GetRecordsResponse, GetRequest
-from meshd.portal.structures import KeyValue, SearchConstraints
+from meshd.portal.structures import KeyValue, Noticed, SearchConstraints
+from meshd.profile import payload
 from meshd.profile.version import Parsed
+from meshd.store import events
 from meshd.store import portals_client as store
 from meshd.store.portal_pins import PinRow
 from meshd.store.replica import Outcome
@@ -33,6 +37,9 @@ EARLY = 3.0  # an empty answer that comes sooner was not held
 FIRST_UNHELD_PAUSE, UNHELD_PAUSE = 0.1, 10.0
 PLAIN_PAUSE = 120.0  # between two looks at a portal of 2016
 MAX_PAGE_KEY = 512
+MAX_TOLD = 20  # notices that are looked at
+TOLD_SECONDS = 60.0  # between two times that a portal may make a person look up
+LOOKED_UP, PUBLISHED = "looked-up", "published"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,7 @@ class _Page:
     page_key: str
     end: bool  # nothing follows as yet
     asked: int  # how often somebody had wanted to know, when it was asked for
+    told: tuple[Noticed, ...] = ()
 
 
 class Following:
@@ -50,6 +58,7 @@ class Following:
         self._portal = portal
         self._daemon: Daemon = portal.daemon
         self._helper = Helper(portal.daemon.replica.directory)
+        self._told = -math.inf  # when it told something last
         self._anew = False  # the portal lost what it had: once it was seen what is left, it gets the rest again
 
     async def run(self) -> None:
@@ -132,7 +141,7 @@ class Following:
         if len(following) > MAX_PAGE_KEY or (items and not following):
             raise RemoteProtocolError("the portal does not say where its feed goes on")
         raws = tuple(bytes(item.data) for item in items if item.data)
-        return _Page(raws, following or key, not items, nudges)
+        return _Page(raws, following or key, not items, nudges, tuple((answer.notices or ())[:MAX_TOLD]))
 
     async def _not_there(self, key: str) -> None:
         """The portal says that there is nothing: it lost what it had, the account is not open, or it does not know us.
@@ -201,7 +210,7 @@ class Following:
             async for page, verified in pages:
                 if page.raws or page.page_key != portal.page_key or page.asked != asked:
                     asked = page.asked
-                    await self._accept(verified, page.page_key, await portal.watch.look())
+                    await self._accept(verified, page.page_key, await portal.watch.look(), page.told)
                     portal.page_key = page.page_key
                 portal.reached = True
                 before = portal.caught_up
@@ -220,15 +229,22 @@ class Following:
             return Verified((), (), ())
         return await self._helper.verify(raws, [None] * len(raws))
 
-    async def _accept(self, verified: Verified, page_key: str | None, seen: PinRow | None = None) -> None:
-        """One transaction: the versions, how far the feed was followed, and the checkpoint that covers it."""
+    async def _accept(
+        self, verified: Verified, page_key: str | None, seen: PinRow | None = None, told: tuple[Noticed, ...] = ()
+    ) -> None:
+        """One transaction: the versions, how far the feed was followed, the checkpoint that covers it, and what the
+        portal tells."""
         portal, daemon = self._portal, self._daemon
+        said = told_events(told) if trio.current_time() - self._told >= TOLD_SECONDS else {}
+        self._told = trio.current_time() if said else self._told
 
         def commit(connection: sqlite3.Connection, outcome: Outcome) -> tuple[int, list[tuple[bytes, int]]]:
             """How many of them are no versions of this mesh, or by nobody whom it lists; and which are held, with the
             places that our own numbering gives them, as far as they are behind its cursor."""
             settle(connection, portal.name, seen)
             daemon.replica.accept(connection, verified.versions, daemon.now_ms(), outcome)
+            for (kind, state), when in said.items():
+                events.append(connection, daemon.now_ms(), kind, {"state": state, "name": portal.name, "at": when})
             foreign = sum(why == _FOREIGN for _, why in outcome.rejected) + len(outcome.strangers)
             if page_key is None:
                 return foreign, []
@@ -241,6 +257,10 @@ class Following:
             verified = combined([Verified(verified.versions, (), verified.refused), again])
         foreign, shown = await daemon.transact(commit)
         portal.holds.update(shown)
+        for _, state in said:
+            daemon.log.warning("portal %s tells: %s", portal.name, state)
+        if said:
+            daemon.changed.bump()
         lies = foreign + len(verified.refused) + len(verified.unknown)
         if lies:
             portal.lies += lies
@@ -268,6 +288,24 @@ class Following:
             wake = portal.wake
             with trio.move_on_after(PLAIN_PAUSE):
                 await wake.wait()
+
+
+# What a portal tells: (type, state) of an event.
+_TOLD = {"escrow-read": ("recovery", LOOKED_UP), "published-by-master-key": ("master", PUBLISHED)}
+
+
+def told_events(told: Iterable[Noticed]) -> dict[tuple[str, str], str]:
+    """The events that notices make, each once, and when it happened last by the portal's clock. What this release does
+    not know is left out."""
+    found = {}
+    for one in told:
+        try:
+            payload.read_date(one.time)
+        except FormatError:
+            continue
+        if one.what in _TOLD:
+            found[_TOLD[one.what]] = one.time
+    return found
 
 
 _FOREIGN = "a profile of another mesh"
