@@ -254,6 +254,32 @@ async def test_a_portal_that_writes_another_history_is_followed_no_more_and_the_
         assert peer.state == "Equivocated"
 
 
+@pytest.mark.parametrize("writes", [0, 3, 9], ids=["less", "less-again", "more"])
+async def test_a_portal_that_loses_its_checkpoint_while_it_is_mirrored_is_found_out(home, writes):
+    async with world(home) as found:
+        await found.write(6)
+        copied = home / "old.db"
+        with open_portal(home / "portal" / "portal.db", readonly=True) as database:
+            database.backup(copied)
+        await found.write(7)
+
+        def stop(done: int, total: int) -> None:
+            raise MeshError("killed")
+
+        found.progress = stop
+        with pytest.raises(MeshError, match="killed"):
+            await found.mirror.once()
+        await found.replace_portal(copied)
+        if writes:
+            await found.write(writes, "mallory")
+        found.progress = lambda done, total: None
+        found.restart()
+        shown = writes == 9  # a smaller log may be an old copy, as far as anybody can prove
+        with pytest.raises(Contradicted if shown else ProofError):
+            await found.mirror.once()
+        assert found.mirror.size == PAGE and (found.mirror.evidence is not None) is shown
+
+
 async def test_without_a_grant_nothing_comes_and_half_of_it_is_not_enough(home):
     async with world(home, granted="") as found:
         await found.write(4)

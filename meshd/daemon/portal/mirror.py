@@ -27,7 +27,7 @@ from meshd.daemon.portal.peers import TRANSFER
 from meshd.daemon.portal.sequencer import Sequencer
 from meshd.daemon.portal.tree import reader
 from meshd.daemon.portal.witness import ADD, PREFIX
-from meshd.errors import FormatError, MeshError, ProofError
+from meshd.errors import FormatError, MeshError, NotFound, ProofError
 from meshd.store import portal_log_rows as log_rows
 from meshd.store.db import get_meta, set_meta
 from meshd.tlog import cosignature, tree, watch, witness
@@ -118,10 +118,17 @@ class Mirror:
         pin, seen = self._pin(), None
         if pin is None or self.size >= pin.size:
             await self._origin.hello()
-            seen = await self._origin.status(pin.size if pin is not None else None)
-            pin = await self._judge(pin, seen)
-        await self._fill(pin)
+            pin, seen = await self._look(pin)
+        try:
+            await self._fill(pin)
+        except NotFound:  # it does not have that checkpoint any more: what it has now says why
+            pin, seen = await self._look(pin)
+            await self._fill(pin)
         await self._show(pin, seen)
+
+    async def _look(self, pin: Pin | None) -> tuple[Pin, Shown]:
+        seen = await self._origin.status(pin.size if pin is not None else None)
+        return await self._judge(pin, seen), seen
 
     def _went(self, error: MeshError | None) -> None:
         why = None if error is None else told(error)
