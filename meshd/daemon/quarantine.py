@@ -80,18 +80,17 @@ def every(
 
 
 def count(connection: sqlite3.Connection, keyring: Keyring | None, items_of: str | None = None) -> int:
-    """How many of `every` are worth a look, as lists show them: the newest of each, without what was imported;
-    `items_of`: only the items that this device signed. Where there are very many, imported ones are not looked for."""
+    """How many items of `every` are worth a look, as lists show them: the newest of each, without what was imported;
+    `items_of`: only those that this device signed. Nobody imports profiles and vaults. Where there are very many,
+    imported ones are not looked for."""
     rows = connection.execute(
         "SELECT vid, kind, identifier, signer, token FROM versions WHERE state <> 1 AND state = 3"
     ).fetchall()
     replaced = {parent for row in rows for parent in links.parse(row[4]).p}
-    found = [row[:3] for row in rows if row[0] not in replaced and items_of in (None, row[3])]
-    if items_of is not None:
-        found = [row for row in found if row[1] == Kind.ITEM]
+    found = [row for row in rows if row[1] == Kind.ITEM and row[0] not in replaced and items_of in (None, row[3])]
     if keyring is None or len(found) > MANY:
         return len(found)
-    return sum(kind != Kind.ITEM or not _imported(connection, keyring, name, vid) for vid, kind, name in found)
+    return sum(not _imported(connection, keyring, name, vid) for vid, _, name, *_ in found)
 
 
 def _imported(connection: sqlite3.Connection, keyring: Keyring, identifier: str, vid: bytes) -> bool:
@@ -136,7 +135,8 @@ def take_over(pen: Pen, vid: bytes) -> Version | None:
     opened = pen.keyring.vaults.get(row.identifier.partition("/")[0])
     if opened is None:
         raise Denied(
-            "The vault of that item is none of this mesh's now.", hint="an admin can confirm it, then it is back"
+            "The vault of that item is none of this mesh's now.",
+            hint="an admin takes it back: meshctl quarantine confirm",
         )
     heads = vaults.open_heads(pen.connection, pen.keyring, row.identifier)
     if heads and _same(heads[0].item, item):
@@ -152,8 +152,8 @@ def _open(connection: sqlite3.Connection, keyring: Keyring, vid: bytes) -> tuple
         raise NotFound("There is no such version in quarantine.", hint="see: meshctl quarantine list")
     if row.kind != Kind.ITEM or raw is None:
         raise BadRequest(
-            "Only items are imported; profiles and vaults that fell are confirmed by an admin.",
-            hint="see: meshctl quarantine list",
+            "Only items are imported.",
+            hint="what fell with an admin, devices and vaults, comes back by: meshctl quarantine confirm NAME",
         )
     return row, vault.open_item(version.parse(raw), keyring.key)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meshd import __version__
+from meshd.crypto.udf import is_udf
 from meshd.daemon import drafts, quarantine, recent, recovery_state
 from meshd.daemon import names as naming
 from meshd.daemon.context import DAY_MS, Daemon
@@ -25,6 +26,7 @@ from meshd.net.lan import format_address
 from meshd.profile import payload
 from meshd.profile.apps import of_tag
 from meshd.profile.claim import Role, State
+from meshd.profile.trust import ADMIN_REMOVED, REMOVAL_UNDONE
 from meshd.store import aside, chains, events, peers, versions
 from meshd.store.db import store_errors
 from meshd.store.peers import Peer
@@ -38,6 +40,11 @@ SKEW_MS = 5 * 60 * 1000  # clocks that differ by more are worth a word
 COUNTED = 5000  # rows that a status counts for a sibling
 DISK_LOW = 128 * 1024 * 1024  # bytes free
 FRESH = 200  # marked items that a status reads again; more is left to whoever lists them
+# What a person does about what authority leaves to them.
+_TO_SETTLE = {
+    REMOVAL_UNDONE: "to remove it: meshctl device remove {name}; to keep it: meshctl quarantine confirm {name}",
+    ADMIN_REMOVED: "to end that, with the master passphrase: meshctl device remove {name}",
+}
 # Worst first; codes that are not named come after these.
 _GRAVITY = (
     "store-damaged",
@@ -293,7 +300,7 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
         health.add(
             "removed",
             "Whoever took this device into the mesh had been removed from it, so it is none of its devices.",
-            "an admin can take it back; or run here: meshctl wipe, then connect it anew",
+            "an admin can take it back: meshctl quarantine confirm; or run here: meshctl wipe, then connect it anew",
         )
     if daemon.damage:
         health.add(
@@ -310,7 +317,8 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
             "none was taken; meshctl events has when, and why",
         )
     for code, udf, detail in snapshot.health:
-        health.add(code, f"{naming.shown(names, udf)}: {detail}", "an admin settles it with the master passphrase")
+        name = naming.shown(names, udf)
+        health.add(code, f"{name}: {_with_names(detail, names)}", _TO_SETTLE[code].format(name=name))
     portal_health.examine(daemon, health)
     _aside(daemon, names, health)
     _disk(daemon, health)
@@ -331,11 +339,7 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
                 "set the clock that is wrong: times shown, and which of two edits made apart is shown first, follow it",
             )
     if waiting:
-        health.add(
-            "drafts",
-            f"{waiting} writes wait here for new keys: those so far were readable by a device that no longer is one.",
-            "unlock an admin device and let it sync; they go out by themselves then",
-        )
+        _drafts(waiting, health, removed=snapshot.own in snapshot.removed)
     if health.read(lambda: recovery_state.due(daemon), False):
         health.add(
             "recovery",
@@ -344,6 +348,14 @@ def examine(app: App, names: Mapping[str, str], waiting: int, health: Health) ->
         )
     if daemon.locked:
         health.add("locked", "This device is locked: it syncs, and shows no items.", "run: meshctl unlock")
+
+
+def _with_names(detail: str, names: Mapping[str, str]) -> str:
+    """A sentence of the authority's, with devices by their names."""
+    for udf in {word.rstrip(",") for word in detail.split()}:
+        if is_udf(udf):
+            detail = detail.replace(udf, naming.shown(names, udf))
+    return detail
 
 
 def _forks(daemon: Daemon, names: Mapping[str, str], health: Health) -> None:
@@ -414,15 +426,37 @@ def _quarantine(daemon: Daemon, own: str | None, health: Health) -> None:
     if number := health.read(lambda: quarantine.count(connection, keyring), 0):
         health.add(
             "quarantine",
-            f"{number} {'version is' if number == 1 else 'versions are'} in quarantine: whoever signed them was not"
-            " entitled to.",
-            "they are kept and not applied: meshctl quarantine list",
+            f"{number} {'version is' if number == 1 else 'versions are'} in quarantine: whoever signed"
+            f" {'it' if number == 1 else 'them'} was not entitled to.",
+            "kept, and not applied: meshctl quarantine list",
         )
     if own and (mine := health.read(lambda: quarantine.count(connection, keyring, own), 0)):
         health.add(
             "unshared",
-            f"{mine} items were written on this device after others had removed it: no other device need have them.",
+            f"{_items(mine)} written on this device after others had removed it: no other device need have"
+            f" {'it' if mine == 1 else 'them'}.",
             "write down what matters before meshctl wipe: meshctl quarantine list, quarantine show ID --reveal",
+        )
+
+
+def _items(number: int) -> str:
+    return "1 item was" if number == 1 else f"{number} items were"
+
+
+def _drafts(number: int, health: Health, *, removed: bool) -> None:
+    """`removed`: this device was, so that nobody will ever make a key for them."""
+    if removed:
+        health.add(
+            "drafts",
+            f"{_items(number)} written here and never given to any other device: the key for it did not come in time.",
+            "write down what matters before meshctl wipe: meshctl password show",
+        )
+    else:
+        health.add(
+            "drafts",
+            f"{number} {'write waits' if number == 1 else 'writes wait'} here for new keys: those so far were readable"
+            " by a device that no longer is one.",
+            "unlock an admin device and let it sync; they go out by themselves then",
         )
 
 

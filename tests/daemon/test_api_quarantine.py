@@ -170,7 +170,7 @@ async def test_without_a_key_a_members_write_is_kept_shown_and_goes_out_later(ho
         assert (found["password"], found["pending"]) == ("after", True)
         status = await there.get("/v1/status")
         assert status["drafts"] == 2
-        assert [one["code"] for one in status["health"]] == ["drafts"]
+        assert [(one["code"], one["message"][:14]) for one in status["health"]] == [("drafts", "2 writes wait ")]
         assert [one["state"] for one in await there.events(since=0) if one["type"] == "draft"] == ["kept", "kept"]
         good(await here.ask("POST", "/v1/rotations", {}))
         await desktop.until(lambda: len(desktop.daemon.unlocked().find("password").container.keys) > 1)
@@ -179,6 +179,22 @@ async def test_without_a_key_a_members_write_is_kept_shown_and_goes_out_later(ho
         await laptop.until_same(desktop)
         assert good(await here.lookup("new.example"))["password"] == "s3cret"
         assert (await here.item(old))["password"] == "after"
+
+
+async def test_a_removed_device_says_which_writes_never_left_it(home: Path) -> None:
+    async with (
+        mesh(home, "laptop", "desktop", "phone") as (_, (laptop, desktop, phone)),
+        serving(desktop) as there,
+    ):
+        await laptop.until_connected(desktop, phone)
+        await spoil(laptop, phone)
+        await desktop.until_same(laptop)
+        good(await written(there, "new.example"))
+        await spoil(laptop, desktop)
+        await desktop.until(lambda: desktop.udf in desktop.daemon.snapshot.removed)
+        told = {one["code"]: one for one in (await there.get("/v1/status"))["health"]}
+        assert told["drafts"]["message"].startswith("1 item was written here and never given to any other device")
+        assert "wipe" in told["drafts"]["hint"]
 
 
 async def test_a_draft_that_nobody_has_heard_of_is_given_up(home: Path) -> None:
