@@ -143,6 +143,35 @@ async def test_what_fell_with_an_admin_is_listed_and_taken_back_later(home: Path
         assert "loot" in [one["name"] for one in (await here.get("/v1/applications"))["applications"]]
 
 
+async def test_a_removal_that_fell_is_said_with_what_to_do(home: Path) -> None:
+    async with (
+        mesh(home, "laptop", "desktop", "phone") as (_, (laptop, desktop, _)),
+        serving(laptop) as here,
+        serving(desktop) as there,
+    ):
+        await laptop.until_connected(desktop)
+        await called(laptop)
+        await called(desktop)
+        good(await here.ask("PUT", "/v1/devices/desktop/role", {"role": "admin", "master_passphrase": MASTER}))
+        await laptop.until_same(desktop)
+        desktop.stop()
+        await laptop.until(lambda: desktop.udf not in laptop.siblings.connections)
+        good(await there.ask("POST", "/v1/removals", {"devices": ["phone"], "wait": 0}))
+        good(await remove(here, "desktop", master_passphrase=MASTER))
+        raws = [row[0] for row in desktop.daemon.reader.query("SELECT raw FROM versions WHERE kind = 1")]
+        found = devices.check(raws, [None] * len(raws), laptop.daemon.replica.directory)
+        await laptop.daemon.transact(
+            lambda connection, outcome: laptop.daemon.replica.accept(
+                connection, found.versions, laptop.now_ms(), outcome
+            )
+        )
+        (told,) = [one for one in (await here.get("/v1/status"))["health"] if one["code"] == "removal-undone"]
+        assert told["message"].startswith("phone: the removal by desktop fell")
+        assert "meshctl quarantine confirm phone" in told["hint"]
+        good(await here.ask("POST", "/v1/quarantine/confirm", {"names": ["phone"]}))
+        assert "removal-undone" not in [one["code"] for one in (await here.get("/v1/status"))["health"]]
+
+
 async def test_since_a_moment_what_was_received_after_it_falls(home: Path) -> None:
     async with mesh(home, "laptop", "phone") as (_, (laptop, phone)), serving(laptop) as here, serving(phone) as there:
         await laptop.until_connected(phone)
