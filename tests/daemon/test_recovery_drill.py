@@ -18,15 +18,17 @@ from harness.devices import Device, mesh
 from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
 from meshd.crypto.keys import DecryptKey, SigningKey
-from meshd.daemon import drilling, masterkeys, recovering
-from meshd.daemon.drilling import FOUND, MISSING, UNREACHED, WRONG, Peer
+from meshd.daemon import drilling, exposure, masterkeys, recovering
+from meshd.daemon.drilling import BUSY, FOUND, MISSING, UNREACHED, WRONG, Peer
 from meshd.daemon.portals.roster import Portals
 from meshd.daemon.recovering import Wish
 from meshd.net.http import Response
 from meshd.net.srv import Found, Services
 from meshd.profile import recovery, version
+from meshd.profile.claim import Kind
 from meshd.profile.recovery import Escrowed, Info
 from meshd.profile.shares import Scheme
+from meshd.store import versions
 
 pytestmark = pytest.mark.draft("Application profile recovery")
 
@@ -149,3 +151,47 @@ async def test_shares_that_were_replaced_are_refused_by_a_drill(home: Path) -> N
         with pytest.raises(drilling.NotFound, match="not shares of this mesh"):
             await drilling.drill(laptop.daemon, bytes(32), (), ())
         assert (await drilling.drill(laptop.daemon, new, (), ())).success
+
+
+async def test_a_portal_that_did_not_hear_of_new_shares_is_said_to_lack_their_entry(home: Path) -> None:
+    async with with_portal(home) as (laptop, portal, portals):
+        old, _ = await made(laptop)
+        await in_step(laptop, portals)
+        for running in portals.running.values():
+            running.scope.cancel()  # it hears nothing from here on
+        _, key = await made(laptop, replaces=True)
+        found = await rehearsed(laptop, key, portals)
+        assert (found.success, whats(found)) == (False, [FOUND, MISSING])
+        assert portal.memory.heads(Kind.OFFLINE_ESCROW, old.entry.identifier)  # the one that counts no more
+
+
+async def test_a_portal_that_is_asked_too_often_is_busy_and_does_not_fail_a_drill(home: Path) -> None:
+    async with with_portal(home) as (laptop, portal, portals):
+        _, key = await made(laptop)
+        await in_step(laptop, portals)
+        body = b'{"GetResponse":{"Status":503,"StatusDescription":"Too many requests"}}'
+        portal.answers = lambda transaction: (
+            Response(429, body, [("Content-Type", "application/json;charset=UTF-8")]) if transaction == "Get" else None
+        )
+        found = await rehearsed(laptop, key, portals)
+        assert (found.success, whats(found)) == (True, [FOUND, BUSY])
+
+
+async def test_a_vault_whose_items_are_under_keys_that_nobody_escrowed_does_not_open(home: Path) -> None:
+    async with mesh(home, "laptop", run=False) as (_, (laptop,)):
+        _, key = await made(laptop)
+        item = await laptop.add("github.com", "alice", "secret")
+        assert (await drilling.drill(laptop.daemon, key, (), ())).success
+        raw = versions.raw(laptop.daemon.reader.connection, item.vid)
+        assert raw is not None
+        mark = exposure.read_mark(raw)
+        assert mark
+        other = raw.replace(mark, bytes(len(mark)))
+        await laptop.daemon.transact(
+            lambda c, o: c.execute("UPDATE versions SET raw = ? WHERE vid = ?", (other, item.vid))
+        )
+        found = await drilling.drill(laptop.daemon, key, (), ())
+        assert not found.success
+        assert [one.why for one in found.vaults if not one.opens] == [
+            "1 of its items are under keys that it does not hold"
+        ]

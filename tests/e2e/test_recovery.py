@@ -64,6 +64,18 @@ def test_three_devices_are_destroyed_and_three_pages_bring_the_mesh_back_from_it
         laptop.in_step_with(phone)
         laptop.run("wait", "--synced", "--portal")
         mesh = laptop.json("whoami")["mesh"]
+
+        # Tried beforehand: everybody gives the entry, every vault opens, and all devices hear that somebody asked.
+        tried = laptop.json("recovery", "drill", *printed)
+        assert tried["success"], tried
+        assert [(one["kind"], one["what"]) for one in tried["sources"]] == [
+            ("device", "found"),
+            ("portal", "found"),
+            ("peer", "found"),
+            ("peer", "found"),
+        ]
+        for told in (f"looked up at {ACCOUNT}", "fetched from desktop"):
+            phone.until(lambda told=told: told in str(phone.status()["announcements"]), told)  # type: ignore[misc]
         lost(laptop, phone, desktop)
 
         new = house.device("new", options=["--no-lan"])
