@@ -26,7 +26,7 @@ from meshd.profile.claim import Kind, Role
 from meshd.profile.device import DeviceKeys
 from meshd.profile.links import Cut
 from meshd.profile.version import Parsed, Version
-from meshd.store import peers, versions
+from meshd.store import peers, portals_client, versions
 from meshd.store.replica import Draft
 
 MAX_OLDER = 8  # DEKs that are kept although nothing may need them any more
@@ -43,14 +43,17 @@ async def renew(daemon: Daemon, *, master_key: SigningKey | None = None) -> Vers
     old, keystore, rng = keyring.device, daemon.keystore, daemon.rng
     older = (old.dek, *old.older)[:MAX_OLDER]
     fresh = DeviceKeys(old.dsk, SigningKey.generate(rng), DecryptKey.generate(rng), older)
+    known = daemon.tier1.spare
     daemon.tier1 = replace(daemon.tier1, spare=fresh.dak)
     await trio.to_thread.run_sync(keystore.update_tier1, daemon.tier1.to_map())
     await trio.to_thread.run_sync(keystore.update_tier2, tier2_map(fresh, keyring.cache_key))
     keyring.device = replace(fresh, dak=old.dak)  # what either DEK opens is opened from now on
     written = await daemon.write(lambda pen: write(pen, fresh, master_key=master_key))
+    # The portals know this device by its old key until an admin tells them of the new one (`portals.renewed`).
+    kept = (known or old.dak) if portals_client.every(daemon.reader.connection) else None
     with trio.CancelScope(shield=True):
         keyring.device = fresh
-        daemon.tier1 = replace(daemon.tier1, dak=fresh.dak, spare=None)
+        daemon.tier1 = replace(daemon.tier1, dak=fresh.dak, spare=kept)
         daemon.changed.bump()
         await trio.to_thread.run_sync(keystore.update_tier1, daemon.tier1.to_map())
     return written

@@ -103,6 +103,7 @@ class Link:
         self._key = key
         self._spare = spare
         self._use_spare = False
+        self.accepted = ""  # the key by which the portal knew us last
         self._now = now
         self._rng = rng
         self._skew = 0
@@ -164,10 +165,21 @@ class Link:
                     corrected = True
                     continue
                 # While this device renews its keys the portal may know the other one.
-                if not self._use_spare and self._spare() is not None:
-                    self._use_spare = True
+                # Back again, too: it may come to know the new one by what is in this very request.
+                if self._spare() is not None and tries < MAX_TRIES - 1:
+                    self._use_spare = not self._use_spare
                     continue
+            elif signed and (key := self._signer()) is not None:
+                self.accepted = key.udf
             return response, status, answer.status
+
+    @property
+    def uses_spare(self) -> bool:
+        """Does the portal know this device by the other one of its keys?"""
+        return self._use_spare and self._spare() is not None
+
+    def _signer(self) -> SigningKey | None:
+        return (self._spare() if self._use_spare else None) or self._key()
 
     async def hello(self) -> HelloResponse:
         """Ask what it speaks, where it wants to be asked; that decides what is sent from then on, and where to.
@@ -246,7 +258,7 @@ class Link:
         raise failure or NetworkError("the portal has no place")
 
     def _sign(self, place: Place, listed: Mapping[str, str], body: bytes) -> dict[str, str]:
-        key = self._spare() if self._use_spare else self._key()
+        key = self._signer()
         if key is None:
             return {}
         covered = {name.lower(): value for name, value in listed.items()}

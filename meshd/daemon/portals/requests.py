@@ -17,7 +17,7 @@ import trio
 
 from meshd.crypto import fingerprint, udf
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import membership, pairing_wire
+from meshd.daemon import authoring, membership, pairing_wire
 from meshd.daemon.context import Daemon
 from meshd.daemon.pairing_wire import Followed
 from meshd.daemon.pen import Pen
@@ -31,7 +31,7 @@ from meshd.portal.messages import ConnectPendingRequest, ConnectPendingResponse
 from meshd.profile import connection as connections
 from meshd.profile import payload
 from meshd.profile.apps import group
-from meshd.profile.claim import Role
+from meshd.profile.claim import Kind, Role
 from meshd.profile.connection import ConnectionRequest
 from meshd.store import portals_client as store
 from meshd.store import versions
@@ -92,6 +92,7 @@ class Requests:
         self._daemon = daemon
         self._portals = portals
         self._seen: dict[tuple[str, bytes], int] = {}  # (account, vid of the profile) → ms since 1970
+        self._listed: set[bytes] = set()  # vids of renewed device profiles
         self._told: set[tuple[str, bytes]] = set()
         self._invitations: dict[str, RemoteInvitation] = {}
         self._nursery: trio.Nursery | None = None
@@ -116,6 +117,7 @@ class Requests:
             except MeshError as exc:
                 daemon.log.info("looking for devices that ask at %s: %s", portal.name, exc)
                 continue
+            await self._unanswered(found)
             before = self._told
             self._told = {one for one in before if one in self._seen}
             for one in found:
@@ -177,7 +179,7 @@ class Requests:
         for one in found:
             if one.udf not in self._daemon.snapshot.devices:
                 waiting.append(one)
-            elif not self._daemon.locked and versions.known(self._daemon.reader.connection, [one.request.device.vid]):
+            elif not self._daemon.locked and await self._knows(one):
                 answer = self._answer(one, connections.ACCEPTED)
                 await self._daemon.write(
                     lambda pen, one=one, answer=answer: store.put_answer(  # type: ignore[misc]
@@ -186,6 +188,27 @@ class Requests:
                 )
                 one.portal.nudge()
         return waiting
+
+    async def _knows(self, one: Asking) -> bool:
+        """Is the profile that a device of the mesh asks with known here? One with new keys is taken in, and listed: so
+        the portal learns them."""
+        profile, daemon = one.request.device, self._daemon
+        if not profile.links.p or profile.vid in self._listed:
+            return bool(versions.known(daemon.reader.connection, [profile.vid]))
+
+        def write(pen: Pen) -> bool:
+            pen.replica.accept(pen.connection, [profile], pen.now_ms, pen.outcome)
+            if profile.vid not in versions.heads(pen.connection, Kind.DEVICE, profile.identifier):
+                return bool(versions.known(pen.connection, [profile.vid]))
+            heads = pen.load(pen.replica.authority.heads(Kind.PERSONAL))
+            if not any(part.claim.vid == profile.vid for head in heads for part in head.embedded[1:]):
+                authoring.write_profile(pen, authoring.state(pen))
+            return True
+
+        known = await daemon.write(write)
+        if known:
+            self._listed.add(profile.vid)  # once: who replays a request makes no work
+        return known
 
     def _view(self, one: Asking) -> dict[str, Any]:
         seen = self._seen.get((one.portal.name, one.request.device.vid), 0)

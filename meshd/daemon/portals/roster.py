@@ -19,6 +19,7 @@ from meshd.daemon import names as naming
 from meshd.daemon import vaults
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.pen import Pen
+from meshd.daemon.portals import renewed
 from meshd.daemon.portals.account import open_account, shown_profiles
 from meshd.daemon.portals.following import Following
 from meshd.daemon.portals.link import Link, Where
@@ -67,6 +68,7 @@ class Portals:
         try:
             async with trio.open_nursery() as nursery:
                 task_status.started()
+                nursery.start_soon(renewed.run, self)
                 while True:
                     moved, changed = daemon.moved.count, daemon.changed.count
                     now = self._state()
