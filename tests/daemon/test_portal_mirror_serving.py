@@ -13,6 +13,7 @@ from harness.log_world import key
 from harness.mirror_world import DOMAIN, ORIGIN, Served, World, asked_by, no_dns, served, world
 from harness.portal_people import Person, tagged
 from harness.portal_server import Client
+from meshd.crypto import udf
 from meshd.daemon.portal import mirrored
 from meshd.daemon.portal.mirror import Mirror
 from meshd.daemon.portal.origin import Origin
@@ -23,6 +24,8 @@ from meshd.net.portal_client import HttpClient
 from meshd.net.srv import Services
 from meshd.portal import messages as m
 from meshd.portal.structures import KeyValue
+from meshd.profile import version
+from meshd.profile.claim import Kind
 from meshd.store import portal_log_rows as log_rows
 from meshd.tlog import checkpoint as checkpoints
 from meshd.tlog import cosignature, tree, witness
@@ -81,6 +84,26 @@ async def test_a_device_reads_its_feed_with_receipts_and_strangers_read_what_any
         assert isinstance(shown, m.GetRecordsResponse) and [
             bytes(one.data or b"") for one in shown.data_items or []
         ] == [alice.head.raw]
+
+
+async def test_who_lost_every_device_finds_the_escrow_entry_and_the_profiles_at_a_mirror(home):
+    async with world(home) as found:
+        alice = await found.write(2)
+        envelope = dict(alice.escrow().body["EncryptedData"])
+        raw = version.escrow_raw(Kind.OFFLINE_ESCROW, udf.random_udf(alice.rng), envelope)
+        entry = version.verify(version.parse(raw))
+        assert (await found.engine.publish(alice, entry)).status == 201
+        await found.mirror.once()
+        mirror = serving(found)
+        for identifier, raw in ((entry.identifier, entry.raw), (alice.mesh, alice.head.raw)):
+            reply = await client(mirror).ask("GetRecords", m.GetRequest(identifier=identifier))
+            assert isinstance(reply, m.GetRecordsResponse)
+            assert [bytes(one.data or b"") for one in reply.data_items or []] == [raw]
+        assert found.mirror.size == found.mirroring.edge.size == 3  # a notice was kept, and no entry made
+        history = [KeyValue(key="UserProfile", value=alice.mesh), KeyValue(key="Type", value="SignedPersonalProfile")]
+        shown = await client(mirror).ask("GetRecords", m.GetRequest(key_values=history))
+        assert isinstance(shown, m.GetRecordsResponse)
+        assert [bytes(one.data or b"") for one in shown.data_items or []] == [alice.root.raw]
 
 
 async def test_what_is_written_and_what_needs_an_account_is_sent_to_the_portal(home):

@@ -31,8 +31,7 @@ from meshd.daemon.portal.service import Service
 from meshd.errors import NetworkError
 from meshd.net.portal_client import HttpClient
 from meshd.net.srv import Found, Services
-from meshd.portal import codec, messages
-from meshd.portal.codec import Dialect
+from meshd.portal import codec
 from meshd.portal.outcomes import Policy
 from meshd.portal.structures import Structure
 from meshd.tlog.note import Verifier
@@ -182,7 +181,3 @@ async def world(home: Path, *, granted: str = "full") -> AsyncIterator[World]:
 
 def asked_by(served_: Served, transaction: str) -> int:
     return served_.said.count(transaction)
-
-
-def encoded(message: messages.Request, transaction: str) -> bytes:
-    return codec.encode_request(transaction, message, Dialect.OURS)
