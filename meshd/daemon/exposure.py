@@ -55,8 +55,8 @@ def exposure(
     """The items that `device` (its UDF, or those of several) could ever read, unchanged ones first, then by title.
 
     `titles` names live items without decrypting them, where it can (`titles_of`). Of vaults that this device can't open
-    itself nothing is listed. Takes about a second for 10⁵ items, and two more for those that have to be decrypted to
-    be named; a reader of its own belongs to it."""
+    itself nothing is listed. Takes about a second for 10⁵ items, and four more where all have to be decrypted to be
+    named; a reader of its own belongs to it."""
     named = titles if titles is not None else {}
     devices = frozenset([device] if isinstance(device, str) else device)
     kids = frozenset(kid for udf in devices for kid in readable_keys(connection, udf))
