@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,13 +19,19 @@ from harness import devices as harness
 from harness.devices import Device
 from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
+from meshd.daemon import authoring, removal
 from meshd.daemon.api import App
 from meshd.daemon.portals.roster import Portals
 from meshd.daemon.status import all_peer_views
+from meshd.daemon.verifying import check
 from meshd.errors import Denied
 from meshd.net.srv import Found, Services
 from meshd.portal.view import CLOSED
 from meshd.profile.claim import Role
+from meshd.profile.links import Cut
+from meshd.store import aside
+from meshd.store.replica import Outcome, Replica
+from meshd.store.waiting import Limits
 
 pytestmark = pytest.mark.draft("Create account", "Publish", "GetRecords")
 
@@ -161,3 +169,26 @@ async def test_an_account_is_closed_at_the_portal_after_the_other_devices_were_t
 
         await net.portals["laptop"].add("next@example.net", "", None, plain=True)
         await net.until_in_step(laptop)
+
+
+async def test_what_found_no_room_is_fetched_from_a_portal_when_a_removal_is_moved_over_it(home: Path) -> None:
+    async with online(home, "laptop", "desktop", "phone") as net:
+        laptop, desktop, phone = net.devices
+        raws = [(await phone.add(f"{number}.example", "alice", "secret")).raw for number in range(12)]
+        await laptop.daemon.write(lambda pen: removal.remove(pen, [phone.udf]))
+        late = check(raws, [None] * len(raws), laptop.daemon.replica.directory).versions
+        await laptop.daemon.transact(lambda c, out: laptop.daemon.replica.accept(c, late, laptop.now_ms(), out))
+
+        def keep_little(connection: sqlite3.Connection, _: Outcome) -> None:
+            desktop.daemon.replica = Replica(connection, secrets.token_bytes, Limits(aside=5))
+
+        await desktop.daemon.transact(keep_little)
+        await net.portals["laptop"].add(ACCOUNT, "", None, plain=True)
+        await net.until_in_step(laptop)
+        await give(laptop, desktop)
+        await net.until_in_step(laptop, desktop)
+        assert aside.turned_away(desktop.daemon.reader.connection) and not desktop.passwords()
+        moved = lambda pen: [Cut(phone.udf, pen.replica.tips(phone.udf))]  # noqa: E731
+        await laptop.daemon.write(lambda pen: authoring.write_profile(pen, authoring.state(pen), cuts=moved(pen)))
+        await desktop.until(lambda: len(desktop.passwords()) == 12)
+        assert desktop.passwords() == laptop.passwords()

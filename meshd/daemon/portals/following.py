@@ -20,12 +20,22 @@ from meshd.daemon.portals.account import check_mesh, come_back, open_account, sh
 from meshd.daemon.portals.state import NotListed, Portal
 from meshd.daemon.portals.watch import settle
 from meshd.daemon.verifying import Verified, combined, verify
-from meshd.errors import Denied, Exists, FormatError, MeshError, NotFound, Refused, RemoteProtocolError, TrustError
+from meshd.errors import (
+    Denied,
+    Exists,
+    FormatError,
+    MeshError,
+    NetworkError,
+    NotFound,
+    Refused,
+    RemoteProtocolError,
+    TrustError,
+)
 from meshd.portal.messages import GetRecordsResponse, GetRequest
 from meshd.portal.structures import KeyValue, Noticed, SearchConstraints
 from meshd.profile import payload
 from meshd.profile.version import Parsed
-from meshd.store import events
+from meshd.store import events, peers
 from meshd.store import portals_client as store
 from meshd.store.portal_pins import PinRow
 from meshd.store.replica import Outcome
@@ -57,8 +67,9 @@ class Following:
     def __init__(self, portal: Portal) -> None:
         self._portal = portal
         self._daemon: Daemon = portal.daemon
-        self._helper = Helper(portal.daemon.replica.directory)
         self._told = -math.inf  # when it told something last
+        self._helper = Helper(portal.daemon.replica.directory)
+        self._asked = peers.asked(self._daemon.reader.connection)  # what our place in its feed means
         self._anew = False  # the portal lost what it had: once it was seen what is left, it gets the rest again
 
     async def run(self) -> None:
@@ -81,6 +92,9 @@ class Following:
         if portal.plain:
             await self._follow_plain()
         portal.watch.check()
+        asked = peers.asked(self._daemon.reader.connection)
+        if asked != self._asked:
+            self._asked, portal.page_key = asked, ""
         send, receive = trio.open_memory_channel[_Page](1)
         checked, taken = trio.open_memory_channel[tuple[_Page, Verified]](0)
         failures: list[MeshError] = []
@@ -212,6 +226,8 @@ class Following:
                     asked = page.asked
                     await self._accept(verified, page.page_key, await portal.watch.look(), page.told)
                     portal.page_key = page.page_key
+                if peers.asked(self._daemon.reader.connection) != self._asked:
+                    raise NetworkError("something may stand now for which there was no room; asking for it again")
                 portal.reached = True
                 before = portal.caught_up
                 portal.caught_up = page.end and page.asked == portal.nudges
@@ -234,7 +250,7 @@ class Following:
     ) -> None:
         """One transaction: the versions, how far the feed was followed, the checkpoint that covers it, and what the
         portal tells."""
-        portal, daemon = self._portal, self._daemon
+        portal, daemon, asked = self._portal, self._daemon, self._asked
         said = told_events(told) if trio.current_time() - self._told >= TOLD_SECONDS else {}
         self._told = trio.current_time() if said else self._told
 
@@ -246,7 +262,7 @@ class Following:
             for (kind, state), when in said.items():
                 events.append(connection, daemon.now_ms(), kind, {"state": state, "name": portal.name, "at": when})
             foreign = sum(why == _FOREIGN for _, why in outcome.rejected) + len(outcome.strangers)
-            if page_key is None:
+            if page_key is None or peers.asked(connection) != asked:
                 return foreign, []
             store.followed(connection, portal.name, page_key, daemon.now_ms())
             at = store.cursor(connection, portal.name)
