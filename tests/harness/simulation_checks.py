@@ -19,7 +19,7 @@ from harness.simulation import Node, World
 from meshd.daemon import drafts, exposure, removing, rotation, vaults
 from meshd.errors import DecryptError, FormatError
 from meshd.profile import vault
-from meshd.profile.apps import of_tag, password
+from meshd.profile.apps import PASSWORD, of_tag, password
 from meshd.profile.claim import Claim, Kind, State
 from meshd.profile.trust import REMOVAL_UNDONE
 from meshd.profile.vault import Item
@@ -230,20 +230,20 @@ def _truth(world: World, node: Node, identifier: str, udf: str, held: set[str]) 
             continue
         if item.deleted:
             continue
-        if readable and _secret(item):  # a thief may have put something here that is no login
-            before.add(_secret(item))
+        if readable and (secret := _secret(parsed.tag, item)):  # a thief may have put here what is no login
+            before.add(secret)
         if state == State.APPLIED and (last is None or (item.time, vid) > last[:2]):
-            last = item.time, vid, _secret(item)
+            last = item.time, vid, _secret(parsed.tag, item)
     if not before:
         return None
-    now = {head.vid: _secret(head.item) for head in shown if not head.item.deleted}
+    now = {head.vid: _secret(head.tag, head.item) for head in shown if not head.item.deleted}
     if not now and last is not None:  # deleted: what it held last may still be valid
         now = {last[1]: last[2]}
     return not (now.keys() & readable_vids or before & {*now.values()})
 
 
-def _secret(item: Item) -> str:
-    return str(password.view(item)["password"])
+def _secret(tag: str, item: Item) -> str:
+    return str(password.view(item)["password"]) if tag == PASSWORD.tag else str(item.private)
 
 
 # --- 3 ----------------------------------------------------------------------------------------------------------------
