@@ -41,6 +41,27 @@ async def test_a_replayed_request_is_refused(home):
         assert (await client.send(request)).status == 401
 
 
+async def test_host_query_and_digest_count_where_they_are_signed_and_nowhere_else(home):
+    alice = Person("alice")
+    body = codec.encode_request("Hello", m.HelloRequest(), Dialect.OURS)
+    wrong = {"Content-Digest": "sha-256=:AAAA:"}
+    async with portal_server(home) as running:
+        client = await opened(running, alice)
+        for by, host, path, more, status in (
+            (None, "example.net", "/.well-known/mmm/", {}, 201),
+            (None, "example.net", "/.well-known/mmm", {}, 201),
+            (None, "elsewhere.example", "/.well-known/mmm/?a=b", wrong, 201),
+            (alice.first, "example.net", "/.well-known/mmm/", {}, 201),
+            (alice.first, "portal.example.net", "/.well-known/mmm/", {}, 201),
+            (alice.first, "elsewhere.example", "/.well-known/mmm/", {}, 401),
+            (alice.first, "example.net", "/.well-known/mmm/?a=b", {}, 401),
+            (alice.first, "example.net", "/.well-known/mmm/", wrong, 401),
+        ):
+            request = request_bytes(body, signed(body, by, host=host) | more)
+            answer = await client.send(request.replace(b"POST /.well-known/mmm/ ", b"POST " + path.encode() + b" ", 1))
+            assert answer.status == status
+
+
 @pytest.mark.parametrize("skew", [-400, 400])
 async def test_a_clock_that_is_wrong_is_told_the_right_time(home, skew):
     alice = Person("alice")
