@@ -85,7 +85,6 @@ async def live(found: World, seed: int) -> None:
                 await crosslogging.note_others(found.portal, found.engine.now)
         assert found.mirror.evidence is None, f"seed {seed}, step {step}"
     await found.mirror.once()
-    await found.mirror.once()  # where it was in the middle of an older checkpoint
     assert found.mirroring.edge == found.portal.edge, f"seed {seed}"
     assert audit.verify(found.store).root == audit.verify(where).root == found.portal.edge.root()
 

@@ -115,20 +115,18 @@ class Mirror:
         """Come to where the log is now. MeshError says what is in the way; what was stored stays. Contradicted."""
         if self.evidence is not None:
             raise Contradicted(f"{self.name} has contradicted itself, and is followed no more")
-        pin, seen = self._pin(), None
-        if pin is None or self.size >= pin.size:
-            await self._origin.hello()
-            pin, seen = await self._look(pin)
-        try:
-            await self._fill(pin)
-        except NotFound:  # it does not have that checkpoint any more: what it has now says why
-            pin, seen = await self._look(pin)
-            await self._fill(pin)
-        await self._show(pin, seen)
-
-    async def _look(self, pin: Pin | None) -> tuple[Pin, Shown]:
+        await self._origin.hello()
+        pin = self._pin()
+        if pin is not None and self.size < pin.size:  # where it was stopped
+            try:
+                await self._fill(pin)
+                await self._show(pin, None)
+            except NotFound:
+                pass  # that checkpoint is not there any more: what is there now says why
         seen = await self._origin.status(pin.size if pin is not None else None)
-        return await self._judge(pin, seen), seen
+        pin = await self._judge(pin, seen)
+        await self._fill(pin)
+        await self._show(pin, seen)
 
     def _went(self, error: MeshError | None) -> None:
         why = None if error is None else told(error)
