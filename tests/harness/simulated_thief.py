@@ -252,6 +252,18 @@ class Thief:
         self.device.keyring.device = self.keys
         return [made]
 
+    def claimed(self) -> list[Version]:
+        """Somebody else's encryption key, called his own."""
+        mine, others = self.known_profile(), [one for one in self.known(Kind.DEVICE) if one.claim.signer != self.udf]
+        if mine is None or not others:
+            return []
+        key = self.world.chance.choice(others).body["DeviceEncryptiontionKey"]
+        return [
+            self.sign(
+                Kind.DEVICE, self.udf, "DeviceProfile", dict(mine.body) | {"DeviceEncryptiontionKey": key}, [mine]
+            )
+        ]
+
     def stale(self) -> list[Version]:
         """Profiles of long ago, shown as news."""
         return [version.verify(one, self.device.replica.directory) for one in self.known(Kind.PERSONAL)[:2]]
@@ -264,6 +276,7 @@ TRICKS: list[tuple[float, Callable[[Thief], list[Version]]]] = [
     (2, Thief.rewrapped),
     (3, Thief.profile),
     (0.7, Thief.renewed),
+    (0.7, Thief.claimed),
     (0.3, Thief.stale),
 ]
 
