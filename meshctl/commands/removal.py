@@ -70,7 +70,18 @@ def device_remove(args: argparse.Namespace, session: Session) -> int:
         answer = passphrases.with_master(args, session, body, send, needed=plan.get("needs_master") is True)
     finally:
         terminal.redraw("")
-    return session.give(answer, "\n".join(_report(answer)))
+    return session.give(answer, "\n".join(_report(answer, _called(session, answer))))
+
+
+def _called(session: Session, answer: Json) -> list[str]:
+    """How to speak of who was removed: by name, or by the beginning of the id where one of that name was before."""
+    if session.as_json:
+        return []
+    before = [text(one, "name") for one in records(session.client.get(path("removals")), "removed")]
+    return [
+        text(one, "id")[:11] if before.count(text(one, "name")) > 1 else text(one, "name")
+        for one in records(answer, "devices")
+    ]
 
 
 def _kept(args: argparse.Namespace, plan: Json) -> list[str]:
@@ -133,7 +144,7 @@ def _plan(plan: Json, confirmed: list[str], readmitted: list[str]) -> list[str]:
     return lines
 
 
-def _report(answer: Json) -> list[str]:
+def _report(answer: Json, called: list[str]) -> list[str]:
     names = ", ".join(texts(answer, "removed"))
     parts = [f"removed {names}"]
     if number(answer, "rotated"):
@@ -148,9 +159,8 @@ def _report(answer: Json) -> list[str]:
         vaults = ", ".join(map(vault_name, records(answer, "left")))
         lines.append(f"another admin has to make new keys for {vaults}, which this device can't open")
     exposed, unchanged = number(answer, "exposed"), number(answer, "unchanged")
-    devices = texts(answer, "removed")
     if exposed:
-        hint = "; ".join(f"meshctl exposure {name}" for name in devices)
+        hint = "; ".join(f"meshctl exposure {name}" for name in called)
         lines.append(f"{names} could read {counted(exposed, 'item')}; {unchanged} unchanged since: {hint}")
     else:
         lines.append(f"{names} could read no item")

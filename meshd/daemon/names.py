@@ -160,6 +160,13 @@ def _fitting(daemon: Daemon, text: str, devices: Collection[str]) -> str | None:
         if len(found) == 1:
             return found[0]
         if found:
-            choices = ", ".join(f"{shown(names, udf)} {udf}" for udf in sorted(found))
-            raise Ambiguous(f"more than one device fits: {choices}", hint="give more of its id")
+            gone = daemon.snapshot.removed
+            choices = ", ".join(
+                f"{shown(names, udf)}{' (removed)' if udf in gone else ''} {udf}"
+                for udf in sorted(found, key=lambda udf: (udf in gone, udf))
+            )
+            raise Ambiguous(
+                f"more than one device fits: {choices}",
+                hint="say the beginning of its id; see: meshctl device list --removed",
+            )
     return None

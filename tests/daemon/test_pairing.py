@@ -212,7 +212,7 @@ async def test_the_name_of_a_removed_device_is_free_again(home: Path) -> None:
         found = names(laptop)
         assert (found[own(second)], found[own(third)]) == ("phone", "phone")
         assert await device_names.resolve(daemon, "phone", removed=True) == own(third)
-        with pytest.raises(Ambiguous):  # whose writes or reading are meant must be said
+        with pytest.raises(Ambiguous, match=rf"phone {own(third)}, phone \(removed\) {own(second)}"):  # whose is meant?
             device_names.find(daemon, "phone", alike=True)
         assert device_names.find(daemon, own(second), alike=True) == own(second)
 

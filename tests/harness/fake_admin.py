@@ -81,6 +81,7 @@ class FakeAdmin:
             "pending": [one["name"] for one in others if one["name"] in self.pending],
             "exposed": len(self.exposed),
             "unchanged": sum(not item["changed"] for item in self.exposed),
+            "devices": [{"id": one["id"], "name": one["name"]} for one in plan["devices"]],
             "vaults": plan["vaults"],
             "left": self.left,
             "others": [

@@ -61,6 +61,14 @@ def test_a_removal_says_what_will_happen_asks_and_says_what_happened(meshctl: Sh
     assert daemon.removed == ["phone"]
 
 
+def test_where_one_of_that_name_was_removed_before_the_id_says_whose_list_is_meant(
+    meshctl: Shell, daemon: FakeDaemon
+) -> None:
+    daemon.removed = ["phone"]
+    run = meshctl("device", "remove", "phone", "--yes")
+    assert run.out.splitlines()[1].endswith(f"meshctl exposure {PHONE[:11]}")
+
+
 def test_who_says_no_removes_nothing(meshctl: Shell, daemon: FakeDaemon) -> None:
     assert meshctl("device", "remove", "phone", stdin="n\n", tty=True).code == 8
     assert meshctl("device", "remove", "phone", stdin="\n", tty=True).code == 8
