@@ -10,8 +10,9 @@ import sqlite3
 
 from meshd.crypto import base64url
 from meshd.daemon.context import Daemon
+from meshd.daemon.portals import known_keys, listed
 from meshd.errors import MeshError
-from meshd.store import events
+from meshd.store import events, portals_client
 from meshd.store import portal_pins as store
 from meshd.store.replica import Outcome
 from meshd.tlog import checkpoint as checkpoints
@@ -29,6 +30,25 @@ def to_tell(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
         else:
             found.append((pin.note,))
     return found
+
+
+def _for_later(daemon: Daemon, connection: sqlite3.Connection, device: str, texts: tuple[str, ...]) -> bool:
+    """Keep what is of a portal that this device has not been in contact with: the first contact is held to it."""
+    pinned = {pin.account for pin in store.every(connection)}
+    if all(row.account in pinned for row in portals_client.every(connection)):
+        return False
+    news = False
+    for account, (entry, _) in listed.stated(daemon, connection).live.items():
+        keys = known_keys.read(entry.log_keys) if account not in pinned else ()
+        for place, text in enumerate(texts):
+            try:
+                checkpoint, _ = checkpoints.read(Note.parse(text.encode()), keys)
+            except MeshError:
+                continue
+            news = (
+                store.hear(connection, checkpoint.origin, device if place == 0 else f"{device}/{place}", text) or news
+            )
+    return news
 
 
 async def heard(daemon: Daemon, device: str, *texts: str) -> None:
@@ -57,7 +77,7 @@ async def heard(daemon: Daemon, device: str, *texts: str) -> None:
                 notes.append(note)
                 name = device if place == 0 else f"{device}/{place}"
                 news = store.hear(connection, checkpoint.origin, name, text) or news
-        return news
+        return _for_later(daemon, connection, device, texts) or news
 
     if await daemon.transact(write):
         daemon.changed.bump()

@@ -76,9 +76,10 @@ class World:
 
 @asynccontextmanager
 async def world(home: Path, *, add: bool = True) -> AsyncIterator[World]:
-    async with trio.open_nursery() as nursery:
-        made = World(home, nursery)
-        try:
+    made: World | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            made = World(home, nursery)
             await harness.found(made.device)
             await nursery.start(made.portal.run)
             await made.start()
@@ -86,8 +87,9 @@ async def world(home: Path, *, add: bool = True) -> AsyncIterator[World]:
                 await made.portals.add(ACCOUNT, "", None, plain=True)
                 await made.until_in_step()
             yield made
-        finally:
             nursery.cancel_scope.cancel()
+    finally:
+        if made is not None:
             made.device.daemon.close()
 
 

@@ -182,6 +182,12 @@ class Den:
         _forge(made.store)
         return made
 
+    def rekeyed(self, past: Past) -> Past:
+        """The same entries in the hands of somebody who has not the log's keys."""
+        made = self.copied(past)
+        _forge(made.store, "DELETE FROM log_keys")
+        return made
+
     def dropped(self, past: Past, place: int) -> Past:
         """The same without one entry; what came after it moves up."""
         made = self.copied(past)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -19,10 +19,11 @@ from meshd.daemon import names as naming
 from meshd.daemon import vaults
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.pen import Pen
-from meshd.daemon.portals import renewed
+from meshd.daemon.portals import known_keys, renewed
 from meshd.daemon.portals.account import open_account, shown_profiles
 from meshd.daemon.portals.following import Following
 from meshd.daemon.portals.link import Link, Where
+from meshd.daemon.portals.listed import containers, items_of, stated
 from meshd.daemon.portals.publishing import Publishing
 from meshd.daemon.portals.state import Portal
 from meshd.errors import BadRequest, Denied, FormatError, MeshError, NotFound
@@ -33,23 +34,13 @@ from meshd.portal import names
 from meshd.portal.codec import Dialect
 from meshd.portal.messages import PublishRequest, PublishResponse
 from meshd.portal.names import AccountName
-from meshd.profile import clock, vault, version
 from meshd.profile.apps import DISCOVERY
 from meshd.profile.apps import portals as entries
 from meshd.profile.apps.portals import PortalEntry
 from meshd.store import portals_client as store
-from meshd.store import versions
 
 LEAVE_SECONDS = 10.0
 AFTER_FAULT = 60.0  # seconds until a task that failed by our own mistake is begun again
-
-
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """What the Discovery vault says: live entries by account, each with its item; and the items that say "no more"."""
-
-    live: dict[str, tuple[PortalEntry, str]]
-    gone: frozenset[str]
 
 
 class Portals:
@@ -128,9 +119,9 @@ class Portals:
 
         def write(pen: Pen) -> None:
             said = stated(daemon, pen.connection).live.get(entry.account)
-            if said is None or said[0] != entry:
+            if said is None or replace(said[0], log_keys=()) != entry:
                 opened = pen.keyring.find(DISCOVERY.name)
-                for identifier in _items_of(daemon, pen.connection, entry.account):
+                for identifier in items_of(daemon, pen.connection, entry.account):
                     vaults.replace(pen, identifier, lambda item, t, made: entries.deleted(item, time=t, made=made))
                 written = vaults.add(pen, opened, lambda t, made: entries.item(entry, time=t, made=made))
                 item = written.identifier
@@ -147,7 +138,7 @@ class Portals:
         portal, daemon = self.get(account), self.daemon
 
         def write(pen: Pen) -> None:
-            for identifier in _items_of(daemon, pen.connection, portal.name):
+            for identifier in items_of(daemon, pen.connection, portal.name):
                 vaults.replace(pen, identifier, lambda item, t, made: entries.deleted(item, time=t, made=made))
             if not (row := store.get(pen.connection, portal.name)) or not row.item:
                 store.forget(pen.connection, portal.name)  # the mesh never said that it has it
@@ -192,7 +183,7 @@ class Portals:
         """Something that differs when the list may be another one. Cheap: most commits are about something else."""
         daemon = self.daemon
         connection = daemon.reader.connection
-        heads = [vaults.heads_in(connection, container) for container in _containers(daemon)]
+        heads = [vaults.heads_in(connection, container) for container in containers(daemon)]
         keys = daemon.tier1.discovery if daemon.tier1 is not None else ()
         rows = [(row.account, row.address, row.plain) for row in store.every(connection)]
         return heads, keys, rows, daemon.snapshot.is_member, daemon.tier1 is not None
@@ -232,6 +223,8 @@ class Portals:
                 portal = Portal(daemon, where.account, self.link(where), page_key=row.page_key)
                 self.running[account] = portal
                 nursery.start_soon(self._keep, portal)
+        for account, portal in self.running.items():
+            portal.told_keys = said.live[account][0].log_keys if account in said.live else ()
         daemon.changed.bump()
 
     async def _keep(self, portal: Portal) -> None:
@@ -244,6 +237,7 @@ class Portals:
                         nursery.start_soon(Publishing(portal).run)
                         nursery.start_soon(self._remember_move, portal)
                         nursery.start_soon(portal.watch.run)
+                        nursery.start_soon(known_keys.keep, portal)
                 except* Exception:
                     self.daemon.log.exception("the tasks for a portal failed; they begin anew in a minute")
                     row = store.get(self.daemon.reader.connection, portal.name)
@@ -293,54 +287,3 @@ def where_of(account: str, address: str = "", *, plain: bool = False, moved: str
     if address:
         parse_address(address)
     return Where(name, address, plain, moved)
-
-
-def stated(daemon: Daemon, connection: sqlite3.Connection) -> Stated:
-    """What the Discovery vault says, read with the keys that a locked device holds too."""
-    tier1 = daemon.tier1
-    find = entries.keys(tier1.discovery if tier1 is not None else ())
-    live: dict[str, tuple[PortalEntry, str]] = {}
-    gone: set[str] = set()
-    for identifier, found in _winners(daemon, connection, find).items():
-        entry = None if found.deleted else entries.read(found)
-        if found.deleted:
-            gone.add(identifier)
-        elif entry is not None and (entry.account not in live or identifier < live[entry.account][1]):
-            try:
-                live[str(names.normalise(entry.account))] = entry, identifier
-            except FormatError:
-                continue
-    return Stated(live, frozenset(gone))
-
-
-def _items_of(daemon: Daemon, connection: sqlite3.Connection, account: str) -> list[str]:
-    """The live items that name an account: two devices may have written one each."""
-    tier1 = daemon.tier1
-    find = entries.keys(tier1.discovery if tier1 is not None else ())
-    return [
-        identifier
-        for identifier, found in _winners(daemon, connection, find).items()
-        if not found.deleted and (entry := entries.read(found)) is not None and entry.account == account
-    ]
-
-
-def _winners(daemon: Daemon, connection: sqlite3.Connection, find: Callable[[str], bytes]) -> dict[str, vault.Item]:
-    best: dict[str, tuple[tuple[bool, int, bytes], vault.Item]] = {}
-    for container in _containers(daemon):
-        for identifier, vid in vaults.heads_in(connection, container):
-            raw = versions.raw(connection, vid)
-            if raw is None:
-                continue
-            try:
-                found = vault.open_item(version.parse(raw), find)
-                rank = vault.winner_key(found.deleted, clock.read(found.meta.get("T", "")), vid)
-            except MeshError:
-                continue
-            if identifier not in best or best[identifier][0] < rank:
-                best[identifier] = rank, found
-    return {identifier: found for identifier, (_, found) in best.items()}
-
-
-def _containers(daemon: Daemon) -> list[str]:
-    found = daemon.snapshot.applications.values()
-    return sorted(app.identifier for app in found if app.tag == DISCOVERY.tag)

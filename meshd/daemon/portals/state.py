@@ -33,6 +33,8 @@ class Portal:
     account: AccountName
     link: Link
     page_key: str = ""
+    told_keys: tuple[str, ...] = ()  # of its log, as the devices of the mesh know it
+    told_until: float = 0.0  # this device writes no others before
     reached: bool = False  # it answered in this run, as a portal that knows this device
     caught_up: bool = False  # its feed was read to its end, and taken in
     published: int = -1  # `daemon.moved` up to which everything was published

@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from meshd.daemon.portals import quorum
+from meshd.daemon.portals import known_keys, quorum
 from meshd.daemon.portals.receipts import PAGE, read
 from meshd.daemon.portals.state import Portal
 from meshd.daemon.portals.watch import Contradicted, Unproved, held_as
@@ -84,6 +84,8 @@ async def _verified(portal: Portal, found: _Found, wanted: Sequence[bytes]) -> d
 async def trust_anew(portal: Portal) -> dict[str, Any]:
     """A person decided: the pin, the evidence and the receipts go, and the next contact is a first one."""
     name = portal.name
+    await known_keys.tell(portal, ())
+    portal.told_keys, portal.told_until = (), 0.0
     await portal.daemon.transact(lambda connection, outcome: portal_pins.forget(connection, name))
     portal.nudge()
     try:

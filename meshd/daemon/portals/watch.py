@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from meshd.crypto import base64url
-from meshd.daemon.portals import quorum
+from meshd.daemon.portals import known_keys, quorum
 from meshd.errors import Denied, FormatError, MeshError, NotFound, Refused, RemoteProtocolError, TrustError
 from meshd.portal.messages import StatusRequest, StatusResponse
 from meshd.profile import payload
@@ -208,8 +208,10 @@ class Watch:
     ) -> Pin:
         """The pin after this checkpoint. Unproved, Contradicted."""
         quorum.check_log(self.policy, note)
-        policy = quorum.without_quorum(self.policy)
-        match watch.judge(held, note, named, policy, proof, self._daemon.now_ms() // 1000):
+        told = known_keys.read(self._portal.told_keys)
+        policy = quorum.without_quorum(self.policy, told)
+        origin = told[0].name if told else None
+        match watch.judge(held, note, named, policy, proof, self._daemon.now_ms() // 1000, origin):
             case watch.Advanced(pin) | watch.Same(pin):
                 return pin
             case watch.Contradiction(evidence):

@@ -1,9 +1,10 @@
 """Discovery items: the portals that a mesh uses. One item an account, readable by every device, locked ones too.
 
-    {"DiscoveryProfilePrivate": {"Entries": [{"Account": "alice@example.net", "Address"?, "Plain"?}]}}
+    {"DiscoveryProfilePrivate": {"Entries": [{"Account": "alice@example.net", "Address"?, "Plain"?, "LogKeys"?}]}}
     LF {"MeshdItem": {…}}
 
-`Address` is host:port as a person gave it, where DNS does not tell; `Plain` true: without TLS, which a person chose.
+`Address` is host:port as a person gave it, where DNS does not tell; `Plain` true: without TLS, which a person chose;
+`LogKeys` are the keys by which devices of the mesh know the portal's log (decision 0027).
 Deleted: the mesh does not use that portal any more.
 """
 
@@ -21,6 +22,7 @@ from meshd.profile.apps import DISCOVERY
 from meshd.profile.vault import Item
 
 MAX_ACCOUNT = 320
+MAX_KEYS, MAX_KEY = 8, 512
 _ADDRESS = re.compile(r"[!-~]{1,256}:[0-9]{1,5}\Z")
 
 
@@ -31,6 +33,7 @@ class PortalEntry:
     account: str
     address: str = ""
     plain: bool = False
+    log_keys: tuple[str, ...] = ()
 
 
 def item(entry: PortalEntry, *, time: int, made: str) -> Item:
@@ -40,6 +43,8 @@ def item(entry: PortalEntry, *, time: int, made: str) -> Item:
         fields["Address"] = entry.address
     if entry.plain:
         fields["Plain"] = True
+    if entry.log_keys:
+        fields["LogKeys"] = list(entry.log_keys[:MAX_KEYS])
     return Item({DISCOVERY.private: {"Entries": [fields]}}, vault.new_meta(time, made, Fields={}))
 
 
@@ -60,7 +65,14 @@ def read(found: Item) -> PortalEntry | None:
     address = fields.get("Address", "")
     if type(address) is not str or not _ADDRESS.match(address):
         address = ""
-    return PortalEntry(account, address, fields.get("Plain") is True)
+    return PortalEntry(account, address, fields.get("Plain") is True, _keys(fields.get("LogKeys")))
+
+
+def _keys(found: object) -> tuple[str, ...]:
+    """What is none is left out: a key is a help, and the account is there without one."""
+    if type(found) is not list:
+        return ()
+    return tuple(key for key in found[:MAX_KEYS] if type(key) is str and len(key) <= MAX_KEY)
 
 
 def keys(held: tuple[bytes, ...]) -> Callable[[str], bytes]:
