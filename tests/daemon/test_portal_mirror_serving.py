@@ -128,8 +128,8 @@ async def test_a_mirror_is_mirrored(home):
     async with world(home) as found:
         await found.write(7)
         await found.mirror.once()
-        path, now = home / "second.db", int(time.time())
-        identity = mirrored.prepare(path, ORIGIN, "second.example", now)
+        path = home / "second.db"
+        identity = mirrored.prepare(path, ORIGIN, "second.example", int(time.time()))
         peer = identity.peer.key
         values = (peer.udf, peer.verify_key.public, "full", "second.example")
         await found.mirroring.change(
@@ -138,7 +138,9 @@ async def test_a_mirror_is_mirrored(home):
         second = Sequencer(path, create=False)
         try:
             http = HttpClient(serving(found).dial)
-            origin = Origin(http, Services(no_dns), DOMAIN, peer, address="m:80", plain=True, now=lambda: now)
+            origin = Origin(
+                http, Services(no_dns), DOMAIN, peer, address="m:80", plain=True, now=lambda: int(time.time())
+            )
             await Mirror(second, origin, identity).once()
             assert second.edge == found.portal.edge
             names = {one.name for one in second.log.signed.note.signatures}
