@@ -72,7 +72,9 @@ def device_show(args: argparse.Namespace, session: Session) -> int:
     if text(answer, "address"):
         lines.append(f"address     {text(answer, 'address')} (by hand)")
     lines += [f"address     {address}" for address in texts(answer, "addresses")]
-    if number(answer, "behind"):
+    if text(answer, "through"):
+        lines.append(f"in step     by {text(answer, 'through')}")
+    elif number(answer, "behind"):
         lines.append(f"behind      {number(answer, 'behind')} versions")
     if text(answer, "last_error"):
         lines.append(f"last error  {text(answer, 'last_error')}")
@@ -107,4 +109,6 @@ def device_address(args: argparse.Namespace, session: Session) -> int:
 def _presence(device: Json) -> str:
     if device.get("this"):
         return "this device"
-    return "connected" if device.get("connected") else day(text(device, "last_seen")) or "never"
+    if device.get("connected"):
+        return "connected"
+    return day(max(text(device, "last_seen"), text(device, "heard"))) or "never"

@@ -194,12 +194,12 @@ def behind(connection: sqlite3.Connection, progress: Progress | None, remembered
 def peer_views(app: App, names: Mapping[str, str], remembered: Mapping[str, Peer], newest: int) -> list[dict[str, Any]]:
     """The siblings as a status lists them, by name."""
     daemon, found = app.daemon, []
-    now, portal = daemon.now_ms(), _portal_in_step(app)
+    now, portal = daemon.now_ms(), portal_in_step(app)
     for udf in daemon.snapshot.siblings:
         progress, known = connections(app).get(udf), remembered.get(udf, Peer(udf))
         connected = progress is not None and progress.connected
         last_address = known.addresses[0] if known.addresses else None
-        view: dict[str, Any] = {} if connected else {"heard": _heard(daemon.reader.connection, udf)}
+        view: dict[str, Any] = {} if connected else {"heard": heard(daemon.reader.connection, udf)}
         if portal is not None and not connected:
             view["through"] = portal
         found.append(
@@ -217,7 +217,7 @@ def peer_views(app: App, names: Mapping[str, str], remembered: Mapping[str, Peer
     return sorted(found, key=lambda view: (str(view["name"]).casefold(), view["id"]))
 
 
-def _portal_in_step(app: App) -> str | None:
+def portal_in_step(app: App) -> str | None:
     """A portal that holds all that is here, and gave all that it has: what a sibling lacks it finds there."""
     running = app.online.portals.running if app.online is not None else {}
     try:
@@ -226,7 +226,7 @@ def _portal_in_step(app: App) -> str | None:
         return None
 
 
-def _heard(connection: sqlite3.Connection, udf: str) -> str | None:
+def heard(connection: sqlite3.Connection, udf: str) -> str | None:
     """When the newest version that a device wrote came here, by whatever way."""
     try:
         row = connection.execute(

@@ -182,6 +182,8 @@ DEVICE = record(
         "addresses": array(text(most=300), "remembered addresses"),
         "added": nullable(TIME),
         "behind": integer(),
+        "heard": nullable(TIME),
+        "through": text("a portal in step: what the device lacks it finds there", most=320),
         "fingerprint": text("the device's fingerprint for reading aloud", most=256),
         "last_error": nullable(text("why the last dial failed", most=1024)),
         "grants": array(GRANT, "what a member may read or write"),

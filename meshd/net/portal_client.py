@@ -121,7 +121,8 @@ class HttpClient:
             await trio.aclose_forcefully(kept.stream)
             if reused and not begun:
                 raise ConnectionLost("the connection was closed") from exc
-            raise RemoteProtocolError(f"what answers at {place.text} does not speak HTTP: {exc}") from exc
+            hint = None if place.secure else "if it speaks TLS, leave out --insecure-http"
+            raise RemoteProtocolError(f"what answers at {place.text} does not speak HTTP", hint=hint) from exc
         except trio.TooSlowError as exc:
             await trio.aclose_forcefully(kept.stream)
             raise NetworkError(f"{place.text} did not answer in time") from exc

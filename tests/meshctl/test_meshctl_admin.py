@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.fake_admin import SEALED, change, quarantined, vault
-from harness.fake_daemon import DESKTOP, FakeDaemon, device, item, peer
+from harness.fake_daemon import DESKTOP, NOW, FakeDaemon, device, item, peer
 from harness.shell import Shell, secret_file
 
 PHONE = "MDPHO-NECCC-CCCCC-CCCCC-CCCCC"
@@ -223,6 +223,17 @@ def test_rights_are_granted_and_revoked(meshctl: Shell, daemon: FakeDaemon) -> N
 def test_a_device_shows_what_it_may(meshctl: Shell, daemon: FakeDaemon) -> None:
     daemon.devices[1]["grants"] = [{"vault": "*", "level": "read"}]
     assert "may         read all vaults" in meshctl("device", "show", "desktop").out
+
+
+def test_a_device_that_only_a_portal_joins_with_this_one_is_shown_so(meshctl: Shell, daemon: FakeDaemon) -> None:
+    away = {"connected": False, "last_seen": None, "heard": NOW, "behind": 3, "through": "alice@example.net"}
+    daemon.devices[1] |= away
+    run = meshctl("device", "show", "desktop")
+    assert "in step     by alice@example.net" in run.out and "behind" not in run.out
+    assert f"last seen   {NOW[:10]}" in run.out
+    assert NOW[:10] in meshctl("device", "list").out
+    del daemon.devices[1]["through"]
+    assert "behind      3 versions" in meshctl("device", "show", "desktop").out
 
 
 # ---------------------------------------------------------------- vaults

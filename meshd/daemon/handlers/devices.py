@@ -104,7 +104,8 @@ def _view(app: App, udf: str, called: Mapping[str, str]) -> dict[str, Any]:
     progress = status.connections(app).get(udf)
     this = udf == daemon.snapshot.own
     connected = progress is not None and progress.connected
-    return {
+    beyond = {} if connected or this else {"heard": status.heard(daemon.reader.connection, udf)}
+    return beyond | {
         "id": udf,
         "name": names.shown(called, udf),
         "role": status.role(daemon, udf),
@@ -128,6 +129,9 @@ def _whole(app: App, udf: str) -> dict[str, Any]:
         return view
     progress = status.connections(app).get(udf)
     sibling = app.siblings.known.get(udf) if app.siblings is not None else None
+    portal = None if view["connected"] else status.portal_in_step(app)
+    if portal is not None:
+        view["through"] = portal
     view["behind"] = status.behind(connection, progress, known, status.newest_seq(connection))
     view["last_error"] = (sibling.last_error[:1024] or None) if sibling is not None else None
     return view
