@@ -6,12 +6,16 @@ import time
 
 import msgspec
 import pytest
+import trio
 
+from harness import devices as harness
+from harness.lan import MemoryLan
 from harness.mirror_world import DOMAIN, NAME, Served, World, no_dns, served, world
-from meshd.daemon.portal import admin, audit, fetching
+from meshd.daemon.portal import admin, audit, crosslogging, fetching
 from meshd.daemon.portal.log import LogBehind
 from meshd.daemon.portal.origin import Origin
 from meshd.daemon.portal.witnesses import Witnesses
+from meshd.daemon.portals.roster import Portals
 from meshd.errors import BadRequest, MeshError, ProofError
 from meshd.net.portal_client import HttpClient
 from meshd.net.srv import Services
@@ -22,6 +26,7 @@ from meshd.store import portal_log_rows as log_rows
 from meshd.store.portal_db import open_portal
 
 pytestmark = pytest.mark.draft("Transfer")
+ACCOUNT = f"alice@{DOMAIN}"
 URL = f"http://{NAME}/.well-known/mmm-witness"
 
 
@@ -121,3 +126,38 @@ async def test_it_is_asked_of_a_portal_that_runs(home):
             await admin.perform(found.portal, Policy(DOMAIN), asked)
         with pytest.raises(BadRequest, match="mirror of"):
             await admin.perform(found.mirroring, Policy(DOMAIN), {"command": "rotate-key"})
+
+
+async def test_without_a_mirror_devices_bring_back_what_an_old_copy_lost(home):
+    async with world(home) as found:
+        laptop = harness.blank(home, MemoryLan(), "laptop")
+        try:
+            await harness.found(laptop)
+            async with trio.open_nursery() as nursery:
+                portals = Portals(laptop.daemon, found.served.client(), Services(no_dns))
+                await nursery.start(portals.run)
+                await portals.add(ACCOUNT, "", None, plain=True)
+                await laptop.until(lambda: bool(portals.running) and portals.running[ACCOUNT].in_step)
+                copied = home / "old.db"
+                with open_portal(home / "portal" / "portal.db", readonly=True) as database:
+                    database.backup(copied)
+                item = await laptop.add("example.net", "alice", "first")
+                await laptop.edit(item.identifier, "second")
+                await laptop.until(lambda: portals.running[ACCOUNT].in_step)
+                before = stored(found)
+                await found.replace_portal(copied)
+                found.portal.log.ahead = "somebody has seen more"
+                await crosslogging.begin_anew(found.portal)
+                assert stored(found) < before
+                await laptop.edit(item.identifier, "third")  # its next word to the portal
+                await laptop.until(lambda: stored(found) > before)
+                assert portals.running[ACCOUNT].view()["log"]["state"] == "suspect"  # its log is another one
+                nursery.cancel_scope.cancel()
+        finally:
+            laptop.daemon.close()
+
+
+def stored(found: World) -> set[bytes]:
+    """The versions that the portal holds, checkpoints left out."""
+    query = "SELECT vid FROM versions WHERE kind <> 0"
+    return {bytes(vid) for (vid,) in found.portal.view.connection.execute(query)}
