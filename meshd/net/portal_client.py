@@ -27,6 +27,7 @@ ANSWER_SECONDS = 30.0  # until an answer begins
 PIECE_SECONDS = 30.0  # for each piece of it
 BODY_SECONDS = 300.0  # for all of it
 _READ = 32 * 1024  # no more than MAX_HEADERS: h11 looks at that limit only while a header is incomplete
+_READ_BODY = 256 * 1024
 
 Dial = Callable[[str], Awaitable[trio.abc.Stream]]  # "host:port" to a stream; NetworkError
 
@@ -211,10 +212,10 @@ async def _exchange(
     if int(found.get("content-length", "0")) > most:
         raise RemoteProtocolError(f"an answer of more than {most} bytes")
     received = bytearray()
-    with trio.fail_after(BODY_SECONDS):
+    with trio.fail_after(BODY_SECONDS), trio.fail_after(PIECE_SECONDS) as piece:
         while True:
-            with trio.fail_after(PIECE_SECONDS):
-                event = await _event(kept)
+            event = await _event(kept, _READ_BODY)
+            piece.deadline = trio.current_time() + PIECE_SECONDS
             if isinstance(event, h11.EndOfMessage):
                 return HttpAnswer(response.status_code, found, bytes(received))
             if not isinstance(event, h11.Data):
@@ -224,12 +225,12 @@ async def _exchange(
                 raise RemoteProtocolError(f"an answer of more than {most} bytes")
 
 
-async def _event(kept: _Kept) -> object:
+async def _event(kept: _Kept, size: int = _READ) -> object:
     while True:
         event = kept.http.next_event()
         if event is not h11.NEED_DATA:
             return event
-        kept.http.receive_data(bytes(await kept.stream.receive_some(_READ)))
+        kept.http.receive_data(bytes(await kept.stream.receive_some(size)))
 
 
 def _tls_error(place: Place, exc: BaseException) -> NetworkError | RemoteProtocolError:

@@ -9,8 +9,8 @@ import trio.testing
 from harness.portal_engine import engine
 from harness.portal_people import NOW, Person
 from meshd.daemon.portal.authorities import Authorities, Moves
-from meshd.daemon.portal.sequencer import Feeds, Turns
 from meshd.daemon.portal.view import SqliteView
+from meshd.daemon.portal.waiting import Feeds, Turns
 from meshd.daemon.portal.writes import Writing
 from meshd.errors import StoreBusy
 from meshd.portal import decide, decide_publish

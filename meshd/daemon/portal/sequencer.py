@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -28,11 +27,12 @@ from meshd.daemon.portal.replaying import Entry, Replaying
 from meshd.daemon.portal.shown import Shown
 from meshd.daemon.portal.tree import LogForked, Tree
 from meshd.daemon.portal.view import SqliteView, place_of, tid_of
+from meshd.daemon.portal.waiting import Feeds, Turns
 from meshd.daemon.portal.writes import Applied, Writing, merge
-from meshd.errors import StoreBusy, StoreError
+from meshd.errors import StoreError
 from meshd.portal import decide, decide_publish
 from meshd.portal.checked import Checked, Publish
-from meshd.portal.messages import CreateResponse, GetRecordsResponse, PublishResponse, Response
+from meshd.portal.messages import CreateResponse, GetRecordsResponse, PublishResponse
 from meshd.portal.outcomes import Accept, Context, Decision
 from meshd.store import portal_rows
 from meshd.store.db import Database, get_meta, store_errors
@@ -48,83 +48,6 @@ ANSWERS_KEPT = 7 * 24 * 3600
 NOTICES_KEPT = 100_000
 
 
-class Turns:
-    """At most so many at work, and accounts in turn for what becomes free."""
-
-    def __init__(self, places: int, waiting: int) -> None:
-        self._free, self._most = places, waiting
-        self._queues: OrderedDict[str, deque[trio.Event]] = OrderedDict()
-        self._count = 0
-
-    @property
-    def waiting(self) -> int:
-        return self._count
-
-    @property
-    def busy(self) -> bool:
-        """Has whoever comes now to wait?"""
-        return not self._free
-
-    def turn(self, who: str) -> _Turn:
-        """Hold a place within `async with`. StoreBusy when too many wait already."""
-        return _Turn(self, who)
-
-    async def take(self, who: str) -> None:
-        if self._free:
-            self._free -= 1
-        else:
-            await self._wait(who)
-
-    async def _wait(self, who: str) -> None:
-        if self._count >= self._most:
-            raise StoreBusy("the portal has more to write than it can")
-        event = trio.Event()
-        self._queues.setdefault(who, deque()).append(event)
-        self._count += 1
-        try:
-            await event.wait()
-        except BaseException:
-            if event.is_set():
-                self.give()  # the place came when nobody wanted it any more
-            else:
-                self._remove(who, event)
-            raise
-
-    def _remove(self, who: str, event: trio.Event) -> None:
-        queue = self._queues[who]
-        queue.remove(event)
-        self._count -= 1
-        if not queue:
-            del self._queues[who]
-
-    def give(self) -> None:
-        """Give a place back: to who is next."""
-        if not self._queues:
-            self._free += 1
-            return
-        who, queue = next(iter(self._queues.items()))
-        event = queue.popleft()
-        self._count -= 1
-        if queue:
-            self._queues.move_to_end(who)
-        else:
-            del self._queues[who]
-        event.set()
-
-
-class _Turn:
-    __slots__ = ("_turns", "_who")
-
-    def __init__(self, turns: Turns, who: str) -> None:
-        self._turns, self._who = turns, who
-
-    async def __aenter__(self) -> None:
-        await self._turns.take(self._who)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._turns.give()
-
-
 @dataclass(slots=True)
 class _Asked:
     """What one request wants decided, in order, and what came of it."""
@@ -134,46 +57,6 @@ class _Asked:
     done: trio.Event = field(default_factory=trio.Event)
     decisions: list[Decision] = field(default_factory=list)
     error: BaseException | None = None
-
-
-@dataclass(slots=True)
-class _Waiter:
-    event: trio.Event
-    watchers: int = 0
-
-
-class Feeds:
-    """Who waits for news of a mesh."""
-
-    def __init__(self) -> None:
-        self._waiters: dict[str, _Waiter] = {}
-
-    @property
-    def waiting(self) -> int:
-        return sum(one.watchers for one in self._waiters.values())
-
-    def moved(self, mesh: str) -> None:
-        waiter = self._waiters.pop(mesh, None)
-        if waiter is not None:
-            waiter.event.set()
-
-    def all(self) -> None:
-        """Everybody: the portal stops."""
-        for mesh in list(self._waiters):
-            self.moved(mesh)
-
-    def event(self, mesh: str) -> trio.Event:
-        """An event that is set when something is added for this mesh. Take it before looking, wait for it after."""
-        waiter = self._waiters.setdefault(mesh, _Waiter(trio.Event()))
-        waiter.watchers += 1
-        return waiter.event
-
-    def leave(self, mesh: str, event: trio.Event) -> None:
-        waiter = self._waiters.get(mesh)
-        if waiter is not None and waiter.event is event:
-            waiter.watchers -= 1
-            if not waiter.watchers:
-                del self._waiters[mesh]
 
 
 class Sequencer:
@@ -279,7 +162,7 @@ class Sequencer:
             try:
                 with self.view.deciding(context.now):
                     decision = decide.decide(checked, context, self.view)
-                return self._with_receipts(decision, context)
+                return self._page_with_receipts(decision, context)
             finally:
                 connection.execute("ROLLBACK")
 
@@ -315,10 +198,10 @@ class Sequencer:
         await asked.done.wait()
         if asked.error is not None:
             raise asked.error
-        if not _wants_receipts(context):
+        if self.log is None or not _wants_receipts(context):
             return asked.decisions
         with store_errors():
-            return [self._with_receipts(decision, context) for decision in asked.decisions]
+            return self._with_receipts(self.log, asked.decisions)
 
     def _hand_over(self) -> None:
         """Everything that was asked, in functions that leave a transaction its bound on time."""
@@ -361,21 +244,25 @@ class Sequencer:
             merge(whole, applied)
         return decision
 
-    def _with_receipts(self, decision: Decision, context: Context) -> Decision:
-        """What was stored, or is shown, with the proof that the log has it, for who asks for that."""
+    def _with_receipts(self, log: Shown, decisions: list[Decision]) -> list[Decision]:
+        """What was stored, with the proofs that the log has it."""
+        places = [_place_of(decision) for decision in decisions]
+        receipts = iter(log.receipts(self.view.connection, [place for place in places if place]))
+        return [
+            _replaced(decision, receipt=next(receipts)) if place else decision
+            for decision, place in zip(decisions, places, strict=True)
+        ]
+
+    def _page_with_receipts(self, decision: Decision, context: Context) -> Decision:
+        """What is shown, with a proof for each record, for who asks for that."""
         reply = decision.reply
-        if self.log is None or not isinstance(decision, Accept) or not _wants_receipts(context):
+        if self.log is None or not _wants_receipts(context) or not isinstance(reply, GetRecordsResponse):
             return decision
-        if isinstance(reply, PublishResponse | CreateResponse) and reply.transaction_id is not None:
-            (receipt,) = self.log.receipts(self.view.connection, [place_of(reply.transaction_id) or 0])
-            shown: Response = msgspec.structs.replace(reply, receipt=receipt)
-        elif isinstance(reply, GetRecordsResponse) and reply.data_items:
-            places = [place_of(item.transaction_id) or 0 for item in reply.data_items]
-            receipts = self.log.receipts(self.view.connection, places)
-            shown = msgspec.structs.replace(reply, receipts=[receipt or "" for receipt in receipts])
-        else:
+        if not reply.data_items:
             return decision
-        return Accept(decision.writes, shown, decision.feed)
+        places = [place_of(item.transaction_id) or 0 for item in reply.data_items]
+        receipts = self.log.receipts(self.view.connection, places)
+        return _replaced(decision, receipts=[receipt or "" for receipt in receipts])
 
     async def _run(self, work: Callable[[sqlite3.Connection], Applied]) -> None:
         done = trio.Event()
@@ -461,6 +348,20 @@ class Sequencer:
 
 def _wants_receipts(context: Context) -> bool:
     return context.extensions is not None and EXTENSION in context.extensions
+
+
+def _place_of(decision: Decision) -> int | None:
+    """The place of the log that the answer to a Publish or CreateAccount names."""
+    reply = decision.reply
+    if not isinstance(decision, Accept) or not isinstance(reply, PublishResponse | CreateResponse):
+        return None
+    return place_of(reply.transaction_id) if reply.transaction_id is not None else None
+
+
+def _replaced(decision: Decision, **members: object) -> Decision:
+    """The decision with these members of its answer."""
+    assert isinstance(decision, Accept)
+    return Accept(decision.writes, msgspec.structs.replace(decision.reply, **members), decision.feed)
 
 
 def _named(decision: Accept, applied: Applied, context: Context) -> Accept:

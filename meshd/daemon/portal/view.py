@@ -43,6 +43,7 @@ class SqliteView:
         self._keys: dict[str, VerifyKey] = {}  # a fingerprint is the hash of its key: never out of date
         self._daks: dict[str, VerifyKey] = {}
         self._profiles: dict[bytes, Profile] = {}
+        self._vaults: dict[str, str] = {}  # whose each is
         self._heads: dict[str, list[rows.Row]] | None = None  # while nothing changes
 
     @contextmanager
@@ -58,6 +59,7 @@ class SqliteView:
     def forget(self) -> None:
         """A transaction was rolled back."""
         self.authorities.drop()
+        self._vaults.clear()
 
     # --- accounts -----------------------------------------------------------------------------------------------------
 
@@ -166,7 +168,15 @@ class SqliteView:
         return found
 
     def owner(self, kind: Kind, identifier: str) -> str | None:
-        return rows.owner(self.connection, int(kind), identifier)
+        # A vault is asked for with each of its items, and never changes hands.
+        found = self._vaults.get(identifier) if kind is Kind.CONTAINER else None
+        if found is None:
+            found = rows.owner(self.connection, int(kind), identifier)
+            if found is not None and kind is Kind.CONTAINER:
+                if len(self._vaults) >= _KEPT_KEYS:
+                    self._vaults.clear()
+                self._vaults[identifier] = found
+        return found
 
     def feed(self, mesh: str, after: int, limit: int) -> Sequence[Stored]:
         return [stored_of(row) for row in rows.feed(self.connection, mesh, after, limit)]
