@@ -189,7 +189,7 @@ def _create(checked: Create, context: Context, view: View) -> Decision:
         known = view.authority(mesh)  # of the account that there is, or of one that was closed
         if known is not None and verify.devices_shown(checked)[caller.keyid] in known.removed():
             return no(Status.UNAUTHORIZED, Reason.SIGN_IN)
-        if caller.keyid in proven:
+        if caller.keyid in proven and rights.caller_device(context, view, mesh) is None:
             brings.append(PutOpener(name, caller.keyid, proven[caller.keyid].public))
     elif policy.compat != "full":
         return no(Status.UNAUTHORIZED, Reason.COMPAT)

@@ -128,7 +128,7 @@ def _personal(
         return _no(context, Status.UNAUTHORIZED, Reason.NOT_ALLOWED)
     writes = [*new_rows, *embedded_writes(mesh, found, authority, view)]
     writes.append(PutVersion(mesh, found, state))
-    if opening and account.opener in entry.daks and state is State.APPLIED:
+    if account.opener in entry.daks and state is State.APPLIED:
         writes.append(PutOpener(account.name, "", b""))  # from now on its device is known as any other
     if not known_caller and not opening:
         writes.append(Notice(mesh, "published-by-master-key", context.caller.keyid))  # type: ignore[union-attr]

@@ -211,6 +211,15 @@ def test_who_opened_an_account_on_proof_is_a_device_as_any_other_once_a_profile_
     assert (portal.http, portal.accounts[ALICE].opener) == (201, "")
     portal.ask("Publish", m.PublishRequest(entry=tagged(alice.container())), tablet)
     assert portal.http == 201
+    # Nor does it become more than that by asking again, or by what another device publishes.
+    portal.ask("CreateAccount", create(alice, proof=tagged(proof)), tablet)
+    assert (portal.http, portal.accounts[ALICE].opener) == (201, "")
+    desktop = alice.device("desktop")
+    listed = alice.promote(desktop)
+    portal.ask("CreateAccount", create(alice, proof=tagged(listed)), desktop)
+    assert (portal.http, portal.accounts[ALICE].opener) == (201, desktop.keys.dak.udf)
+    portal.ask("Publish", m.PublishRequest(entry=tagged(listed)), tablet)
+    assert (portal.http, portal.accounts[ALICE].opener) == (201, "")
 
 
 def test_a_removed_administrator_opens_and_takes_over_no_account_by_an_old_proof(home: Home):
