@@ -50,7 +50,7 @@ def device_remove(args: argparse.Namespace, session: Session) -> int:
         terminal.talk("\n".join(said))
         if not terminal.agrees(f"Remove {names}?"):
             raise Refused("nothing was removed")
-    elif records(plan, "undone") or records(plan, "adds"):
+    elif records(plan, "undone") or records(plan, "adds") or records(plan, "lost"):
         terminal.talk("\n".join(said))
     body = wish | {
         "confirm": confirmed,
@@ -139,6 +139,8 @@ def _plan(plan: Json, confirmed: list[str], readmitted: list[str]) -> list[str]:
             lines.append(f"  stays, confirmed: {text(one, 'text')}")
         else:
             lines.append(f"  falls with it: {text(one, 'text')} (--keep {text(one, 'name')})")
+    for vault in records(plan, "lost"):
+        lines.append(f"  nobody who stays can open {vault_name(vault)}: what is in it is lost, unless they sync first")
     if plan.get("last_admin"):
         lines.append("  nobody will be an admin any more")
     return lines

@@ -19,6 +19,7 @@ from meshd.daemon import authoring, fallen, rotation, snapshot, surplus
 from meshd.daemon.pen import Pen
 from meshd.errors import BadRequest, Denied, NotFound, Refused
 from meshd.profile import links
+from meshd.profile.apps import of_tag
 from meshd.profile.claim import Claim, Kind, Role, State
 from meshd.profile.links import SCOPE_REMOVED, Cut, Links
 from meshd.profile.trust import Authority
@@ -47,6 +48,7 @@ class Plan:
     undone: tuple[Undone, ...] = ()  # each has to be in `keep_removed` or `readmit`
     adds: tuple[str, ...] = ()  # what would fall with the profiles that added it, as `confirm` names it
     known_since_ms: int = 0  # this store's oldest record of receipt: it can't tell what was before that
+    lost: tuple[str, ...] = ()  # vaults whose keys no other device holds, so that nobody opens their items any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ def plan(pen: Pen, devices: Iterable[str], *, since_ms: int | None = None) -> Pl
         undone=undone,
         adds=adds,
         known_since_ms=oldest or 0,
+        lost=_lost(pen, chosen),
     )
 
 
@@ -205,6 +208,30 @@ def _given_new_keys(pen: Pen, devices: Collection[str]) -> tuple[str, ...]:
     opened = pen.keyring.vaults
     found = snapshot.applications(pen.connection, pen.replica)
     return tuple(name for name in found if name not in opened or not opened[name].container.deleted)
+
+
+def _lost(pen: Pen, chosen: Collection[str]) -> tuple[str, ...]:
+    """The vaults with items that only these devices open: a device that was made an admin after the others were gone
+    has no keys until one that has them meets it."""
+    replica, authority = pen.replica, pen.replica.authority
+    left = (authority.devices() | authority.admins()) - set(chosen)
+    escrow = replica.escrow_readers(pen.connection)
+    found = []
+    for identifier, application in snapshot.applications(pen.connection, replica).items():
+        if not of_tag(application.tag).vault:
+            continue
+        kept: frozenset[str] = frozenset()
+        given: frozenset[str] = frozenset()
+        for vid in versions.heads(pen.connection, Kind.CONTAINER, identifier):
+            envelope = replica.envelope(pen.connection, vid)
+            holders = {udf for key in envelope.recipients for udf in replica.holders(key)}
+            if holders & left or envelope.recipients & escrow:
+                kept |= envelope.kids
+            elif holders & set(chosen):
+                given |= envelope.kids
+        if any(True for _ in rotation.heads_under(pen, given - kept, identifier, "", ())):
+            found.append(identifier)
+    return tuple(found)
 
 
 # --- what falls -------------------------------------------------------------------------------------------------------

@@ -290,7 +290,7 @@ def _stale_in(pen: Pen, opened: Opened, after_seq: int) -> Iterator[Stale]:
     held = {key.kid for key in opened.container.keys}
     orphaned = frozenset(pen.keyring.aside(pen.connection, identifier)) - held | _out_of_reach(pen, opened)
     if orphaned:  # this device alone may be able to read it, and no admin can carry its key on
-        yield from _heads_under(pen, orphaned, identifier, "", ())
+        yield from heads_under(pen, orphaned, identifier, "", ())
     bad = spoiled(pen.connection, pen.replica, opened.application)
     bad |= {key.kid for key in opened.container.keys if key.unknown.get(keyrings.ASIDE)}
     if not bad or type(seen) is not dict:
@@ -298,7 +298,7 @@ def _stale_in(pen: Pen, opened: Opened, after_seq: int) -> Iterator[Stale]:
     for signer in sorted(pen.replica.authority.ever_devices()):
         known = seen.get(signer, 0)
         where = " AND signer = ? AND n > ? AND seq > ?"
-        yield from _heads_under(pen, bad, identifier, where, (signer, known if type(known) is int else 0, after_seq))
+        yield from heads_under(pen, bad, identifier, where, (signer, known if type(known) is int else 0, after_seq))
 
 
 def _out_of_reach(pen: Pen, opened: Opened) -> frozenset[str]:
@@ -317,9 +317,10 @@ def _out_of_reach(pen: Pen, opened: Opened) -> frozenset[str]:
     return closed - whole if whole else frozenset()
 
 
-def _heads_under(
+def heads_under(
     pen: Pen, kids: frozenset[str], container: str, where: str, parameters: tuple[object, ...]
 ) -> Iterator[Stale]:
+    """The heads of a vault's items that are under one of these keys, and of which `where` is true."""
     marks = {exposure.mark_of(kid) for kid in kids}
     sql = (
         "SELECT vid, identifier, signer, raw FROM versions WHERE kind = 8 AND head = 1 AND identifier > ?"

@@ -42,6 +42,7 @@ REMOVAL_PLAN = record(
         "needs_master": boolean("the master passphrase is needed"),
         "last_admin": boolean("nobody would be an admin afterwards; refused without `leave_no_admin`"),
         "quarantined": integer("versions that stand now and would not afterwards"),
+        "lost": array(VAULT_NAME, "vaults that nobody who is left could open"),
         "undone": array(
             record({"id": ID, "name": NAME, "remover": NAME}),
             "removals that would fall: each device has to be in `keep_removed` or `readmit`",

@@ -299,6 +299,23 @@ def test_a_stolen_admin_loses_what_he_did_since_a_moment_and_the_person_says_wha
     assert again in laptop.passwords()
 
 
+def test_what_nobody_else_can_open_is_said_before_it_is_lost() -> None:
+    """Its admin is gone, a relay was made an admin in its place, and now the last who has the keys is to be removed."""
+    laptop = found()
+    phone, relay = laptop.admit("phone"), laptop.admit("relay", Role.RELAY)
+    laptop.add("a.example")
+    relay.pull(laptop)
+    relay.write(lambda pen: roles.set_role(pen, relay.udf, Role.ADMIN, master_key=laptop.master_key))
+    assert relay.write(lambda pen: removal.plan(pen, [laptop.udf])).lost == ()
+    assert relay.write(lambda pen: removal.plan(pen, [laptop.udf, phone.udf])).lost == (laptop.vault(),)
+    relay.write(lambda pen: removal.remove(pen, [laptop.udf], master_key=laptop.master_key))
+    assert relay.write(lambda pen: removal.plan(pen, [phone.udf])).lost == (laptop.vault(),)
+    phone.pull(relay)
+    phone.write(lambda pen: rotation.rewrite(pen, rotation.stale(pen)))
+    relay.pull(phone)
+    assert list(relay.passwords().values()) == ["secret"]
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_vault_that_falls_with_its_admin_gets_no_new_keys_and_none_are_announced(kept: bool) -> None:
     laptop = found()

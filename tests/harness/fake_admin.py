@@ -22,6 +22,7 @@ class FakeAdmin:
     exposed: list[dict[str, Any]]
     quarantine: list[dict[str, Any]]
     fell: list[dict[str, Any]]
+    lost: list[dict[str, Any]]
     changes: list[dict[str, Any]]
     undone: list[dict[str, Any]]  # removals that would fall
     adds: list[dict[str, Any]]
@@ -54,6 +55,7 @@ class FakeAdmin:
             "needs_master": "since" in body or any(one["role"] == "admin" for one in chosen),
             "last_admin": False,
             "quarantined": 12 if "since" in body else 0,
+            "lost": self.lost,
             "undone": self.undone,
             "adds": self.adds,
             "since": "2026-11-20T00:00:00Z" if "since" in body else None,

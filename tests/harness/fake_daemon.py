@@ -75,6 +75,7 @@ class FakeDaemon(FakeAdmin, FakePairing):
     exposed: list[dict[str, Any]] = field(default_factory=list)
     quarantine: list[dict[str, Any]] = field(default_factory=list)
     fell: list[dict[str, Any]] = field(default_factory=list)
+    lost: list[dict[str, Any]] = field(default_factory=list)
     changes: list[dict[str, Any]] = field(default_factory=list)
     undone: list[dict[str, Any]] = field(default_factory=list)
     adds: list[dict[str, Any]] = field(default_factory=list)

@@ -69,6 +69,11 @@ def test_where_one_of_that_name_was_removed_before_the_id_says_whose_list_is_mea
     assert run.out.splitlines()[1].endswith(f"meshctl exposure {PHONE[:11]}")
 
 
+def test_a_removal_says_what_nobody_could_open_any_more(meshctl: Shell, daemon: FakeDaemon) -> None:
+    daemon.lost = [{"id": "MDSSH", "application": "ssh", "name": "ssh"}]
+    assert "nobody who stays can open ssh" in meshctl("device", "remove", "phone", "--yes").err
+
+
 def test_who_says_no_removes_nothing(meshctl: Shell, daemon: FakeDaemon) -> None:
     assert meshctl("device", "remove", "phone", stdin="n\n", tty=True).code == 8
     assert meshctl("device", "remove", "phone", stdin="\n", tty=True).code == 8

@@ -46,6 +46,7 @@ async def plan(app: App, call: Call) -> dict[str, Any]:
         "needs_master": found.needs_master,
         "last_admin": found.last_admin,
         "quarantined": found.quarantined,
+        "lost": wishes.vault_views(daemon, found.lost),
         "undone": [
             {
                 "id": one.victim,
