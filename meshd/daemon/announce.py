@@ -66,7 +66,8 @@ async def catch_up(daemon: Daemon) -> list[dict[str, Any]]:
         return []
     found = await wait(daemon.writer.submit(write))
     for data in found:
-        daemon.log.info("device %s: %s", data.get("name") or data["device"], data["state"])
+        role = f" {data['role']}" if "role" in data else ""
+        daemon.log.info("device %s: %s%s", data.get("name") or data["device"], data["state"], role)
     if found:
         daemon.changed.bump()
     return found

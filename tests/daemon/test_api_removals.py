@@ -265,6 +265,16 @@ async def test_who_came_and_went_is_told_in_status_and_events(home: Path) -> Non
         assert [(event["type"], event["name"]) for event in told] == [("device", "phone")]
 
 
+async def test_the_log_says_which_role_a_device_has_now(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with mesh(home, "laptop", "phone", run=False) as (_, (laptop, _)), serving(laptop) as here:
+        await called(laptop)
+        await announce.catch_up(laptop.daemon)
+        good(await here.ask("PUT", "/v1/devices/phone/role", {"role": "relay"}))
+        await announce.catch_up(laptop.daemon)
+        assert "device phone: role relay" in caplog.text
+
+
 async def test_a_burnt_invitation_is_told(home: Path) -> None:
     async with mesh(home, "laptop", run=False) as (_, (laptop,)), serving(laptop) as here:
         await laptop.daemon.event("invitation", {"id": "x", "state": "open"})
