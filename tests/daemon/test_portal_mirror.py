@@ -103,6 +103,26 @@ async def test_whatever_page_it_is_killed_behind_it_goes_on_from_there(home):
 
 
 @pytest.mark.parametrize("point", ["before-fn", "before-commit", "after-commit"])
+async def test_whatever_was_on_disk_when_it_was_killed_it_goes_on_from_there(home, point):
+    async with world(home) as found:
+        await many(found)
+        copies: list[Path] = []
+
+        def fault(where: str) -> None:
+            if where == point:
+                copies.append(shutil.copytree(found.store.parent, home / f"killed-{len(copies)}") / found.store.name)
+
+        found.restart(fault=fault)
+        await found.mirror.once()
+        assert len(copies) > -(-found.portal.edge.size // PAGE)  # each page, and each checkpoint
+        for store in copies:
+            found.restart(store)
+            assert found.mirror.size % PAGE == 0 or found.mirror.size == found.portal.edge.size
+            await found.mirror.once()
+            same(found)
+
+
+@pytest.mark.parametrize("point", ["before-fn", "before-commit", "after-commit"])
 async def test_wherever_a_write_fails_it_goes_on(home, point):
     async with world(home) as found:
         await many(found)
