@@ -20,9 +20,10 @@ from meshd.daemon import keyring as keyrings
 from meshd.daemon import vaults
 from meshd.daemon.keyring import Keyring
 from meshd.errors import DecryptError, FormatError
-from meshd.profile import payload
+from meshd.profile import clock, payload, vault
 from meshd.profile.apps import PASSWORD, hosts, password
 from meshd.profile.claim import Kind
+from meshd.profile.vault import Item
 from meshd.store import versions
 
 
@@ -159,24 +160,21 @@ class Index:
     def _entry(self, connection: sqlite3.Connection, identifier: str) -> Entry | None:
         if identifier.partition("/")[0] not in self._keyring.vaults:
             return None  # taken from this device, which may still hold its older keys
+        held = versions.head_rows(connection, Kind.ITEM, identifier)
+        if len(held) == 1:  # nearly always: there is nothing to compare, and no need to read all of it again
+            vid, signer, updated, raw = held[0]
+            try:
+                tag, item = vault.open_stored(raw, self._keyring.key)
+                clock.read(item.meta.get("T", ""))  # as `vaults.open_heads`
+            except (DecryptError, FormatError):
+                return None
+            return _entry(identifier, vid, tag, item, updated, signer, 1)
         heads = vaults.open_heads(connection, self._keyring, identifier)
         if not heads:
             return None
         winner = heads[0]
-        row = password.row(winner.item) if winner.tag == PASSWORD.tag else password.Row("", (), "")
-        return _lean(
-            identifier,
-            winner.vid,
-            winner.tag,
-            row.title,
-            row.sites,
-            row.username,
-            winner.item.made,
-            winner.updated,
-            winner.signer,
-            len(vaults.distinct(heads)) if len(heads) > 1 else 1,
-            winner.item.deleted,
-        )
+        count = len(vaults.distinct(heads)) if len(heads) > 1 else 1
+        return _entry(identifier, winner.vid, winner.tag, winner.item, winner.updated, winner.signer, count)
 
     def _put(self, entry: Entry) -> None:
         self._drop(entry.identifier)
@@ -287,6 +285,13 @@ def _decode(identifier: str, vid: bytes, plaintext: bytes) -> Entry:
         raise FormatError("an index row of another release")
     tag, title, sites, username, made, updated, signer, deleted = fields
     return _lean(identifier, vid, tag, title, tuple(sites), username, made, updated, signer, 1, deleted)
+
+
+def _entry(identifier: str, vid: bytes, tag: str, item: Item, updated: int, signer: str, heads: int) -> Entry:
+    """What is shown of an opened item."""
+    row = password.row(item) if tag == PASSWORD.tag else password.Row("", (), "")
+    made, deleted = item.made, item.deleted
+    return _lean(identifier, vid, tag, row.title, row.sites, row.username, made, updated, signer, heads, deleted)
 
 
 def _lean(

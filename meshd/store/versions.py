@@ -117,6 +117,15 @@ def head_raws(connection: sqlite3.Connection, kind: int, identifier: str) -> lis
     return rows.fetchall()
 
 
+def head_rows(connection: sqlite3.Connection, kind: int, identifier: str) -> list[tuple[bytes, str, int, bytes]]:
+    """(vid, signer, updated, bytes) of the heads of an entry that are held whole, in any order."""
+    return connection.execute(
+        "SELECT vid, signer, updated, raw FROM versions"
+        " WHERE kind = ? AND identifier = ? AND head = 1 AND raw IS NOT NULL",
+        (kind, identifier),
+    ).fetchall()
+
+
 def insert(connection: sqlite3.Connection, parsed: Parsed, state: State, received: int, *, head: bool = False) -> int:
     """Add a version; returns its seq. `head`: it stands and replaces nothing, which nearly all of a first sync do."""
     claim = parsed.claim

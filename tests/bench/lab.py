@@ -1,12 +1,13 @@
 """Pairs of real devices with vaults of a given size, made once and copied.
 
 Two daemons pair as people's do. The first one's vault is filled while it is stopped, through the same code that it
-writes with, five hundred items to a transaction: 100,000 signed items take about a minute instead of ten. Whatever is
-measured then runs on copies of the two homes.
+writes with, five hundred items to a transaction: 100,000 signed items take about a minute instead of ten. Its index is
+saved, as that of a daemon that wrote them itself. Whatever is measured then runs on copies of the two homes.
 """
 
 from __future__ import annotations
 
+import functools
 import queue
 import secrets
 import shutil
@@ -25,7 +26,8 @@ from meshctl.client import path
 from meshd.daemon import keyring, vaults
 from meshd.daemon.app import now_ms
 from meshd.daemon.config import Config
-from meshd.daemon.context import Daemon, open_daemon
+from meshd.daemon.context import Daemon, open_daemon, wait
+from meshd.daemon.index import save
 from meshd.daemon.paths import resolve
 from meshd.daemon.pen import Pen
 from meshd.errors import MeshError
@@ -141,6 +143,7 @@ async def fill(home: Path, size: int) -> None:
         await daemon.unlock(None)
         for start in range(0, size, PART):
             await _write_part(daemon, range(start, min(start + PART, size)))
+        await _save_index(daemon)
         daemon.database.checkpoint()
     finally:
         daemon.close()
@@ -159,6 +162,12 @@ async def _write_part(daemon: Daemon, places: range) -> None:
             vaults.add(pen, vault, build, key)
 
     await daemon.write(add)
+
+
+async def _save_index(daemon: Daemon) -> None:
+    index, held = await daemon.fresh_index(), daemon.unlocked()
+    while rows := index.take_unsaved():
+        await wait(daemon.writer.submit(functools.partial(save, keyring=held, rows=rows, rng=daemon.rng)))
 
 
 def site(place: int) -> str:
