@@ -32,9 +32,9 @@ from meshd.portal.codec import Dialect
 from meshd.portal.messages import Request
 
 BOUND = (
-    "Python. A Publish costs two Ed25519 verifications, the base and nonce of the HTTP signature, reading the version, its "
-    "rights and links, the store's indexes and a leaf of the log; a Get one verification and the asker's rights. The floor "
-    "verifies one signature a write and none a read, and looks nothing up; etcd verifies none"
+    "Python. A Publish costs two Ed25519 verifications, base and nonce of the HTTP signature, reading the version, its "
+    "rights and links, the store's indexes and a leaf of the log; a Get one verification and the asker's rights. The "
+    "floor verifies one signature a write and none a read, and looks nothing up; etcd verifies none"
 )
 CLIENTS = (1, 16, 64)
 FEW = (1, 16)
