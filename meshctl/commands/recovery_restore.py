@@ -6,7 +6,7 @@ from meshctl import giving, passphrases, shares
 from meshctl.answers import counted, inner, number, records, text
 from meshctl.client import path
 from meshctl.commands.mesh import device_name, device_passphrase, new_master
-from meshd.errors import BadRequest, MeshError
+from meshd.errors import BadRequest, Locked, MeshError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,7 +47,14 @@ def recovery_restore(args: argparse.Namespace, session: Session) -> int:
     terminal = session.terminal
     if args.forget:
         return session.done(session.client.delete(path("recovery", "restore")), "forgotten")
-    inside = bool(session.client.get(path("status")).get("mesh"))
+    status = session.client.get(path("status"))
+    inside = bool(status.get("mesh"))
+    if inside and status.get("locked"):
+        raise Locked(
+            "this device is of a mesh, and locked",
+            hint="meshctl unlock; where its passphrase is forgotten, restore in another home (--home DIR) or on another"
+            " computer while this one runs (--lan), and wipe this one afterwards",
+        )
     if not inside and args.account is None and not args.lan:
         raise BadRequest(
             "where is the mesh to be looked for?",
@@ -76,13 +83,15 @@ def recovery_restore(args: argparse.Namespace, session: Session) -> int:
     terminal.talk(f"this device is {text(answer, 'name')}, an admin of the mesh {text(answer, 'mesh')}")
     if proof := inner(answer, "proof"):
         terminal.talk(f"the portal: {text(proof, 'why')}")
-    removed = _remove(session, _lost(args, session, answer), master)
-    missing = number(answer, "missing")
+    missing, complete = number(answer, "missing"), answer.get("complete") is True
+    removed = _remove(session, _lost(args, session, answer), master) if complete else []
     lines = [f"restored the mesh {text(answer, 'mesh')}", *(f"removed {name}" for name in removed)]
     if missing:
         lines.append(
             f"{counted(missing, 'vault')} did not come yet; when what holds them is reached, run this command again"
         )
+    elif not complete:
+        lines.append("not everything has come yet: when meshctl status says so, meshctl device remove what is lost")
     lines.append("the shares that you used may have been seen: make new ones now, meshctl recovery refresh")
     return session.done(answer | {"removed": removed}, "\n".join(lines))
 

@@ -86,6 +86,11 @@ class Guard:
         self._turn = trio.Lock()
         self._wrong = 0
 
+    @property
+    def forgotten(self) -> bool:
+        """Was it wrong so often in a row that it may be forgotten?"""
+        return self._wrong >= 3
+
     async def tried(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """The attempt's result; WrongPassphrase after a pause that grows with every wrong one in a row."""
         async with self._turn:

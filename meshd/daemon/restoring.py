@@ -35,16 +35,18 @@ from meshd.store import peers, portal_pins, versions
 from meshd.store import portals_client as store
 from meshd.store.replica import Directory, Outcome
 
-SYNC_SECONDS = 45.0  # that the rest is waited for; after that it comes by itself
+SYNC_SECONDS = 45.0  # without anything new, until the rest is not waited for; after that it comes by itself
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """`missing`: vaults that have not come yet."""
+    """`missing`: vaults that have not come yet. `complete`: somebody gave all that he holds; before that nobody is to
+    be removed, for what he wrote would be cut off where it is known."""
 
     mesh: str
     device: str
     missing: int
+    complete: bool = True
 
 
 async def restore(
@@ -159,8 +161,8 @@ def _say_name(pen: Pen, name: str) -> None:
 
 
 async def _open_the_rest(daemon: Daemon, found: Found, name: str, caught_up: Callable[[], bool]) -> Restored:
-    """Open what is here and what comes with the master escrow key, wrap it for this device, and have the rest; not
-    waited for long."""
+    """Open what is here and what comes with the master escrow key, wrap it for this device, and have the rest; waited
+    for as long as something comes."""
     keyring = daemon.unlocked()
     keyring.lend(found.escrowed.escrow)
 
@@ -169,20 +171,23 @@ async def _open_the_rest(daemon: Daemon, found: Found, name: str, caught_up: Cal
         rotation.settle(pen)
         return _missing(pen)
 
-    missing = 1
-    with trio.move_on_after(SYNC_SECONDS):
+    missing, complete = 1, False
+    with trio.move_on_after(SYNC_SECONDS) as scope:
         while True:
             moved, changed = daemon.moved.count, daemon.changed.count
             missing = await with_pen(daemon, mend)
-            if not missing and caught_up():
+            complete = not missing and caught_up()
+            if complete:
                 break
             await moved_past(daemon, moved, changed)
+            if daemon.moved.count != moved:
+                scope.deadline = trio.current_time() + SYNC_SECONDS
     if not missing:
         keyring.lend(())
         await with_pen(daemon, lambda pen: _say_name(pen, name))
     await daemon.keep_discovery_keys()
     await daemon.event("recovery", {"state": "restored"})
-    return Restored(found.mesh, daemon.snapshot.own, missing)
+    return Restored(found.mesh, daemon.snapshot.own, missing, complete)
 
 
 def _missing(pen: Pen) -> int:

@@ -37,6 +37,7 @@ RESTORED = record(
         "device": ID,
         "name": NAME,
         "missing": integer("vaults that have not come yet; give the shares again when they can"),
+        "complete": boolean("all that somebody holds has come; before that remove nobody, or what he wrote is cut off"),
         "proof": nullable(
             record(
                 {

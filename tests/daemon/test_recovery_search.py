@@ -218,6 +218,7 @@ async def test_a_portal_and_the_network_are_asked_in_one_run_and_one_that_answer
         assert failed.code == "network"
         back = await restores(here, body | where)
         assert (back["mesh"], back["proof"]) == (made.laptop.daemon.snapshot.mesh, None)
+        assert (back["missing"], back["complete"]) == (0, False)  # nobody has said that this is all
 
 
 async def test_the_pin_of_the_log_is_kept_and_a_portal_that_lies_spoils_what_the_network_gives(

@@ -142,3 +142,33 @@ def test_a_relay_alone_gives_the_mesh_back_to_who_has_the_shares_and_finds_it_by
         assert new.password("github.com") == "first"
         assert {one["name"] for one in new.json("device", "list")["devices"]} == {"new", "nas"}
         assert "somebody fetched the recovery entry" in relay.log.read_text()
+
+
+def test_who_forgot_a_devices_passphrase_has_the_mesh_back_from_it_in_another_home() -> None:
+    with Household() as house:
+        laptop, again = house.device("laptop"), house.device("again")
+        laptop.start()
+        device = house.directory / "passphrase"
+        device.write_text("device passphrase\n")
+        laptop.run(
+            *("init", "--name", "laptop", "--passphrase-file", device, "--master-passphrase-file", "-"),
+            given=f"{PASSPHRASE}\n",
+        )
+        laptop.add("github.com", "first")
+        printed = pages(laptop, house.directory / "pages")
+        mesh = laptop.json("whoami")["mesh"]
+        laptop.run("lock")
+
+        # It is forgotten: what can be done is said, and nothing is asked for in vain.
+        for _ in range(3):
+            wrong = laptop.fails(8, "unlock", "--passphrase-file", "-", given="was it this?\n")
+        assert "Nobody can reset it" in wrong["hint"]
+        locked = laptop.fails(5, "recovery", "restore", *printed, "--yes")
+        assert "another home" in locked["hint"]
+
+        # A locked device has all ciphertext, and its door opens to the shares.
+        again.start()
+        back = restore(again, "--lan", *printed, "--lost", "laptop", "--yes")
+        assert (back["mesh"], back["missing"], back["removed"]) == (mesh, 0, ["laptop"])
+        again.until(lambda: list(again.titles().values()) == ["github.com"], "the login")
+        assert again.password("github.com") == "first"

@@ -9,11 +9,18 @@ import trio
 from meshd.daemon import generate as generating
 from meshd.daemon import locking, names
 from meshd.daemon.context import Daemon, wait
-from meshd.errors import BadRequest, Denied, Locked, NotConnected
+from meshd.errors import BadRequest, Denied, Locked, NotConnected, WrongPassphrase
 from meshd.store.keystore import Keystore
 
 if TYPE_CHECKING:
     from meshd.daemon.api import App, Call
+
+
+FORGOTTEN = (
+    "forgotten? Nobody can reset it. With another device: remove this one there, then here meshctl wipe and meshctl"
+    " connect. With recovery shares alone: meshctl recovery restore --lan in another home (--home DIR), or on another"
+    " computer, while this one runs; wipe this one afterwards"
+)
 
 
 async def lock(app: App, call: Call) -> dict[str, Any]:
@@ -40,7 +47,11 @@ async def unlock(app: App, call: Call) -> dict[str, Any]:
             await trio.to_thread.run_sync(keystore.unlock, passphrase)
         return False
 
-    if await app.guard.tried(attempt):
+    try:
+        opened = await app.guard.tried(attempt)
+    except WrongPassphrase as exc:
+        raise WrongPassphrase(str(exc), hint=FORGOTTEN if app.guard.forgotten else exc.hint) from None
+    if opened:
         await locking.tell(daemon, "unlocked")
         saved = names.refresh(daemon)
         if saved is not None:

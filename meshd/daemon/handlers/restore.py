@@ -9,13 +9,13 @@ import trio
 
 from meshd.daemon import drilling, names, restoring, searching
 from meshd.daemon.handlers import recovery
-from meshd.daemon.handlers.keys import check_unsealed
+from meshd.daemon.handlers.keys import FORGOTTEN, check_unsealed
 from meshd.daemon.handlers.mesh import checked_name
 from meshd.daemon.portals.link import Where
 from meshd.daemon.portals.proving import Contradiction
 from meshd.daemon.portals.roster import where_of
 from meshd.daemon.searching import Found
-from meshd.errors import BadRequest, Exists, MeshError, NetworkError, NotFound, Refused, RemoteProtocolError
+from meshd.errors import BadRequest, Exists, Locked, MeshError, NetworkError, NotFound, Refused, RemoteProtocolError
 from meshd.localapi.errors import with_details
 from meshd.profile import escrow, shares
 
@@ -51,9 +51,9 @@ async def restore(app: App, call: Call) -> dict[str, Any]:
     daemon, body = app.daemon, call.body
     passphrase: str | None = body.get("passphrase")
     inside = daemon.snapshot.connected
-    if inside:
-        daemon.unlocked()
-    else:
+    if inside and daemon.locked:
+        raise Locked("This device is of a mesh, and locked.", hint=f"meshctl unlock; {FORGOTTEN}")
+    if not inside:
         if (passphrase is None) != bool(body.get("no_passphrase")):
             raise BadRequest("either a passphrase for this device or no_passphrase is expected")
         if passphrase is None:
@@ -85,6 +85,7 @@ async def restore(app: App, call: Call) -> dict[str, Any]:
         "device": done.device,
         "name": names.shown(called, done.device),
         "missing": done.missing,
+        "complete": done.complete,
         "proof": None if proof is None else {"state": proof.state, "why": proof.why[:300], "records": proof.records},
         "others": [{"id": udf, "name": names.shown(called, udf)} for udf in sorted(daemon.snapshot.siblings)],
     }
