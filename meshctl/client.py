@@ -43,8 +43,9 @@ class Client:
         """GET; `wait` is how long the daemon may hold the answer. ApiError for an error that the daemon tells."""
         return self._call("GET", target(path, query), None, PATIENCE + wait)
 
-    def post(self, path: str, body: dict[str, object]) -> dict[str, object]:
-        return self._call("POST", path, body, PATIENCE)
+    def post(self, path: str, body: dict[str, object], *, wait: float = 0) -> dict[str, object]:
+        """POST; `wait` is how much longer than usual the answer may take."""
+        return self._call("POST", path, body, PATIENCE + wait)
 
     def put(self, path: str, body: dict[str, object]) -> dict[str, object]:
         return self._call("PUT", path, body, PATIENCE)

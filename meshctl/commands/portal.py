@@ -9,6 +9,8 @@ from meshctl.client import path
 from meshd.errors import BadRequest, NotFound
 from meshd.localapi.errors import ApiError
 
+MOST_WAIT = 24 * 3600.0  # seconds: a portal's whole feed is read
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
@@ -100,7 +102,7 @@ def portal_verify(args: argparse.Namespace, session: Session) -> int:
         if len(accounts) != 1:
             raise BadRequest("a proof is of one portal", hint="name the account: meshctl portal list")
         body = {"proof": True} | ({"item": args.item} if args.item is not None else {})
-    found = [session.client.post(path("portals", account, "verify"), body) for account in accounts]
+    found = [_verified(session, account, body) for account in accounts]
     shown = [one for one in found if text(one, "evidence")]
     if args.evidence is not None:
         if len(shown) != 1:
@@ -108,6 +110,7 @@ def portal_verify(args: argparse.Namespace, session: Session) -> int:
                 "there is no evidence", hint="no portal has contradicted itself, or several: name the account"
             )
         _write(args.evidence, base64.urlsafe_b64decode(text(shown[0], "evidence") + "=="))
+        session.terminal.talk(f"{args.evidence} shows it to whoever has the log's key: meshctl portal check-proof")
     if args.proof is not None:
         if not text(found[0], "proof"):
             raise NotFound(f"the portal has proved nothing of that: {text(found[0], 'message')}")
@@ -129,6 +132,34 @@ def portal_verify(args: argparse.Namespace, session: Session) -> int:
     if bad:
         return 10
     return 1 if any(text(one, "verdict") == "unreachable" for one in found) else 0
+
+
+def _verified(session: Session, account: str, body: Json) -> Json:
+    """The verdict. On a terminal it is shown how far it is, which another request tells."""
+    if session.as_json or not session.terminal.rich:
+        return session.client.post(path("portals", account, "verify"), body, wait=MOST_WAIT)
+    from concurrent.futures import Future, wait
+    from threading import Thread
+
+    came: Future[Json] = Future()
+
+    def ask() -> None:
+        try:
+            came.set_result(session.client.post(path("portals", account, "verify"), body, wait=MOST_WAIT))
+        except BaseException as exc:  # for who waits
+            came.set_exception(exc)
+
+    Thread(target=ask, daemon=True).start()
+    told = False
+    while not wait([came], timeout=1.0).done:
+        for one in records(session.client.get(path("portals")), "portals"):
+            done, of = (number(inner(one, "verifying"), name) for name in ("done", "of"))
+            if of and text(one, "account") == account:
+                session.terminal.redraw(f"{account}: {done} of about {of} versions proved")
+                told = True
+    if told:
+        session.terminal.redraw("")
+    return came.result()
 
 
 def _write(name: str, data: bytes) -> None:

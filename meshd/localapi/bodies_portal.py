@@ -36,7 +36,17 @@ PORTAL = record(
         "behind": integer("versions here that it is not known to hold"),
         "error": nullable(PROBLEM),
     },
-    {"address": nullable(ADDRESS), "plain": PLAIN, "log": LOG},
+    {
+        "address": nullable(ADDRESS),
+        "plain": PLAIN,
+        "log": LOG,
+        "verifying": nullable(
+            record(
+                {"done": integer("versions proved"), "of": integer("how many there are, about")},
+                about="a verify goes on",
+            )
+        ),
+    },
 )
 VERDICTS = ("verified", "unverifiable", "stale", "uncosigned", "suspect", "contradicted", "intrusion", "unreachable")
 VERDICT = record(

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -15,6 +16,7 @@ from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal
 from harness.portal_logged import LoggedPortal, logged
 from meshd.daemon.portals import verify
+from meshd.daemon.portals.link import Link
 from meshd.daemon.portals.roster import Portals
 from meshd.daemon.portals.state import Portal
 from meshd.daemon.portals.watch import Contradicted
@@ -141,6 +143,25 @@ async def test_everything_that_was_published_is_verified(home: Path) -> None:
         said = await verify.verify(found.one)
         assert said["verdict"] == "verified", said
         assert said["proved"] == len(found.log.leaves)
+
+
+async def test_a_verify_says_how_far_it_is(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(home) as found:
+        await found.device.add("example.net", "alice", "secret")
+        await found.until_in_step()
+        seen: list[dict[str, int] | None] = []
+        real = Link.ask
+
+        async def ask(link: Link, transaction: str, *rest: Any, **more: Any) -> Any:
+            seen.append(found.one.view()["verifying"])
+            return await real(link, transaction, *rest, **more)
+
+        monkeypatch.setattr(verify, "PAGE", 5)
+        monkeypatch.setattr(Link, "ask", ask)
+        await verify.verify(found.one)
+        assert [one["done"] for one in seen if one is not None][-3:] >= [5, 10, 11]
+        assert all(one["of"] >= 10 for one in seen if one is not None)
+        assert found.one.view()["verifying"] is None
 
 
 async def test_a_portal_that_withholds_the_newest_version_is_found_out(home: Path) -> None:

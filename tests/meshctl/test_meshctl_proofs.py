@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,26 @@ KEYS = [*(one.vkey for one in LOG.keys), LOG.witness.vkey]
 
 class Proving(FakeDaemon):
     asked: list[Any]
+    slow = False
+    looks = 0
+    watched: threading.Event
 
     def do_portals(self, match: Any, body: Any) -> Any:
+        self.looks += 1
+        if self.looks > 1:
+            self.watched.set()
+        if self.slow:
+            far = {"done": 1000, "of": 4000}
+            return {"portals": [{"account": ACCOUNT, "state": "connected", "last_success": None, "behind": 0,
+                                 "error": None, "verifying": far}]}  # fmt: skip
         return {
             "portals": [{"account": ACCOUNT, "state": "connected", "last_success": None, "behind": 0, "error": None}]
         }
 
     def do_verify_portal(self, match: Any, body: Any) -> Any:
         self.asked.append(body)
+        if self.slow:
+            assert self.watched.wait(20)
         log = {"state": "verified", "origin": LOG.origin, "size": 2, "keys": KEYS}
         said = {"account": ACCOUNT, "verdict": "verified", "message": "all of it", "log": log, "siblings": 0}
         shown = {"proof": TEXT, "entry": "MDEV-ICE"} if body.get("proof") and body.get("item") != "unproved" else {}
@@ -42,7 +55,7 @@ class Proving(FakeDaemon):
 @pytest.fixture
 def daemon(home: Path) -> Iterator[Proving]:
     made = Proving(str(home / "meshd.sock"))
-    made.asked = []
+    made.asked, made.watched = [], threading.Event()
     with made as running:
         yield running  # type: ignore[misc]
 
@@ -65,6 +78,13 @@ def test_where_nothing_is_proved_no_proof_is_written(meshctl: Shell, daemon: Pro
     assert meshctl("portal", "verify", "--proof", str(home / "none"), "--item", "unproved").code == 1
     assert not (home / "none").exists()
     assert meshctl("portal", "verify", "--item", "x").code == 2
+
+
+def test_on_a_terminal_it_is_shown_how_far_a_verify_is(meshctl: Shell, daemon: Proving) -> None:
+    daemon.slow = True
+    run = meshctl("portal", "verify", tty=True)
+    assert run.code == 0 and "verified" in run.out
+    assert "1000 of about 4000 versions proved" in run.err
 
 
 def test_a_proof_is_checked_without_a_daemon(meshctl: Shell, home: Path) -> None:

@@ -39,6 +39,7 @@ class Portal:
     caught_up: bool = False  # its feed was read to its end, and taken in
     published: int = -1  # `daemon.moved` up to which everything was published
     holds: dict[bytes, int] = field(default_factory=dict)  # vid → our seq: what it has of what is still to be published
+    verifying: tuple[int, int] | None = None  # while its feed is verified: versions proved, and how many there may be
     nudges: int = 0
     leaving: bool = False  # the mesh gave it up; it gets this last word
     last_success: int = 0
@@ -152,4 +153,5 @@ class Portal:
             "address": self.link.where.address or None,
             "plain": self.link.where.plain,
             "log": self.watch.view(),
+            "verifying": None if self.verifying is None else dict(zip(("done", "of"), self.verifying, strict=True)),
         }

@@ -45,7 +45,10 @@ async def verify(portal: Portal, wanted: Sequence[bytes] = ()) -> dict[str, Any]
 
     With `wanted`, the proof of one of these versions comes with it: of the first that is proved now, or was."""
     found = _Found()
-    verdict = await _verified(portal, found, wanted)
+    try:
+        verdict = await _verified(portal, found, wanted)
+    finally:
+        portal.verifying = None
     if wanted:
         verdict |= _proof(portal, found, wanted)
     return verdict
@@ -65,7 +68,7 @@ async def _verified(portal: Portal, found: _Found, wanted: Sequence[bytes]) -> d
         if not agreed or (watch.pin.suspect and not watch.pin.owes):
             return _verdict(portal, "suspect", watch.pin.why)
         owed = _owed(portal)  # what is published while the feed is read may be missing there
-        await _read_feed(portal, found, frozenset(wanted))
+        await _read_feed(portal, found, frozenset(wanted), len(owed.vids))
         judged = await _judged(portal, found, owed)
         try:
             await quorum.wait_for(watch, watch.policy)
@@ -96,11 +99,12 @@ async def trust_anew(portal: Portal) -> dict[str, Any]:
     return portal.view()
 
 
-async def _read_feed(portal: Portal, found: _Found, wanted: frozenset[bytes]) -> None:
+async def _read_feed(portal: Portal, found: _Found, wanted: frozenset[bytes], expected: int) -> None:
     """All records of this mesh, each verified under a checkpoint of the pinned tree."""
     key: str | None = None
     agreed: set[str] = set()
     while True:
+        portal.verifying = len(found.places), max(expected, len(found.places))
         asked = GetRequest(
             key_values=[KeyValue(key="UserProfile", value=portal.daemon.snapshot.mesh)],
             search_constraints=SearchConstraints(max_entries=PAGE, page_key=key),
