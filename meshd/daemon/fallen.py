@@ -69,8 +69,12 @@ def confirm(pen: Pen, keys: Collection[str], *, master_key: SigningKey | None = 
     authoring.write_profile(pen, wanted, confirm=confirmed, master_key=master_key)
     rotation.settle(pen)
     for key in keys:
+        sort, _, name = key.partition(":")
+        if sort == "X" and name not in pen.keyring.vaults and pen.replica.own in pen.replica.authority.admins():
+            rotation.begin_anew(pen, wanted.applications[name])  # not even what fell can be opened here
+            pen.refresh([name])
         if named.get(key):
-            _call(pen, key.partition(":")[2], named[key].partition("/")[2])
+            _call(pen, name, named[key].partition("/")[2])
 
 
 def _call(pen: Pen, container: str, name: str) -> None:

@@ -72,7 +72,7 @@ def settle(pen: Pen, lost: Collection[str] = ()) -> tuple[str, ...]:
         _no_surplus(pen)
     rotated = [application.identifier for application in closed]
     for application in closed:
-        _begin_anew(pen, application)
+        begin_anew(pen, application)
     for identifier in sorted(pen.keyring.vaults):
         opened = pen.keyring.vaults[identifier]
         fault = _unsettled(pen, opened, lost)
@@ -133,7 +133,7 @@ def _closed_to_all(pen: Pen) -> list[Application]:
     return found
 
 
-def _begin_anew(pen: Pen, application: Application) -> None:
+def begin_anew(pen: Pen, application: Application) -> None:
     """A container beside those that can't be opened, with a new key and those that are known from what fell."""
     known = pen.keyring.aside(pen.connection, application.identifier)
     made = _with(EpochKey.generate(pen.rng, pen.now_ms // 1000), SEEN, _seen(pen))

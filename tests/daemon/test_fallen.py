@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from harness.mesh_world import Device, found
-from meshd.daemon import fallen, quarantine, removal, rotation, vault_admin, vaults
+from harness.mesh_world import Device, device_keys, found
+from meshd.daemon import fallen, quarantine, removal, renewal, rotation, vault_admin, vaults
+from meshd.daemon.keyring import Keyring
 from meshd.daemon.pen import Pen
 from meshd.errors import Denied
 from meshd.profile.apps import PASSWORD, password
 from meshd.profile.claim import READ, Kind, Role
+from meshd.profile.device import DeviceKeys
 from meshd.profile.trust import REMOVAL_UNDONE
 from meshd.profile.vault import Item
 from meshd.store import versions
@@ -69,6 +71,17 @@ def test_a_vault_of_a_fallen_admin_comes_back_under_its_name_and_its_items_are_i
     laptop.write(lambda pen: quarantine.take_over(pen, vid))
     assert [head.item.deleted for head in laptop.heads(made)] == [False]
     assert laptop.write(rotation.settle) == ()
+
+
+def test_a_vault_that_can_not_be_opened_any_more_comes_back_empty() -> None:
+    laptop, _, _, loot = fallen_admin()
+    fresh = DeviceKeys(laptop.keys.dsk, laptop.keys.dak, device_keys("fresh").dek)
+    laptop.write(lambda pen: renewal.write(pen, fresh))
+    laptop.keyring = Keyring(fresh, laptop.keyring.cache_key)
+    laptop.write(rotation.settle)
+    assert laptop.write(fallen.every)[f"X:{loot}"] == ""
+    confirm(laptop, [f"X:{loot}"])
+    assert laptop.keyring.vaults[loot].name == "password" and laptop.write(rotation.settle) == ()
 
 
 def test_a_vault_whose_name_was_taken_meanwhile_comes_back_all_the_same() -> None:
