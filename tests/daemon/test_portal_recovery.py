@@ -7,6 +7,7 @@ from pathlib import Path
 from harness.portal_people import NOW, Person, tagged
 from harness.portal_server import portal_server
 from meshd.crypto.keys import DecryptKey
+from meshd.daemon.portals import receipts
 from meshd.portal import messages as m
 from meshd.portal import structures as s
 from meshd.profile import master, recovery, shares
@@ -47,6 +48,9 @@ async def test_an_entry_that_counts_no_more_is_erased_and_does_not_come_back(hom
             assert (await client.ask("Publish", m.PublishRequest(entry=tagged(one)))).status == 201
         found = await stranger.ask("Get", m.GetRequest(identifier=old.identifier))
         assert found.entries == [tagged(old)]
+        shown = await stranger.ask("GetRecords", m.GetRequest(identifier=old.identifier), mesh_extensions="log, auth")
+        (receipt,) = shown.receipts  # who comes back holds it to the log
+        assert receipts.read(receipt)[1].vid == old.vid
         for one in (new, listing(alice, new, new_key)):
             assert (await client.ask("Publish", m.PublishRequest(entry=tagged(one)))).status == 201
         for _ in range(2):

@@ -175,7 +175,8 @@ class Sequencer:
             return await self._batch(checked, context, who)
         async with self.turns.turn(who):
             (decision,) = await self._submit([checked], context)
-            return decision
+        with store_errors():
+            return self._page_with_receipts(decision, context)  # a look-up that is noted is shown as any other
 
     async def _batch(self, checked: Publish, context: Context, who: str) -> Decision:
         """Entry by entry, in pieces that leave turns to others."""
