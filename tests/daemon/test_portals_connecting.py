@@ -20,7 +20,7 @@ from meshd.crypto.keys import SigningKey
 from meshd.crypto.sealing import LEAST_KDF
 from meshd.daemon import removal
 from meshd.daemon.portals.online import Online, online
-from meshd.errors import BadRequest, Denied, NotFound
+from meshd.errors import BadRequest, Denied, NotFound, StoreError
 from meshd.net.srv import Found, Services
 from meshd.profile.claim import Role
 from meshd.store import events, portals_client
@@ -199,6 +199,7 @@ async def test_an_admin_without_a_passphrase_is_let_in_only_where_that_is_insist
         invitation = await net.here.requests.invite(None, Role.ADMIN, 300, None, master)
         joining = await net.connect(account=None, uri=invitation.uri.text)
         await until(joining, "failed")
+        assert "passphrase" in joining.to_json()["error"]["hint"]
         await until(invitation, "failed")
         assert invitation.to_json()["error"]["code"] == "denied"
         joining = await net.connect(fingerprint=net.mesh)
@@ -222,6 +223,28 @@ async def test_an_admin_s_watchers_hear_of_a_device_that_asks(home: Path) -> Non
         assert told == [{"device": joining.own, "name": ACCOUNT}]
         asked = datetime.fromisoformat(str(one["asked"])).timestamp()
         assert abs(asked - time.time()) < 60
+
+
+async def test_a_portal_that_fails_while_who_asks_is_looked_for_ends_nothing(home: Path) -> None:
+    async with pair(home) as net:
+        joining = await net.connect()
+        (one,) = await net.asking()
+        await net.here.requests.accept(str(one["id"]), Role.MEMBER, None, None, None)
+        await net.there.connections.cancel(joining.id)
+        net.portal.memory.answers.clear()
+        again = await net.connect()  # it is of the mesh, and asks again: it is answered by the next look
+        with trio.fail_after(20):
+            while not net.portal.memory.pending(ACCOUNT, net.portal.now()):
+                await trio.sleep(0.01)
+        write = net.admin.daemon.write
+
+        async def fail(fn: object) -> None:
+            raise StoreError("the disk went away")
+
+        net.admin.daemon.write = fail  # type: ignore[method-assign,assignment]
+        await net.here.requests.tell_of_askers()
+        net.admin.daemon.write = write  # type: ignore[method-assign]
+        await net.there.connections.cancel(again.id)
 
 
 async def test_a_secret_that_is_too_short_for_this_path_is_refused(home: Path) -> None:

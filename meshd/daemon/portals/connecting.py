@@ -353,7 +353,8 @@ class RemoteConnections:
         found = connections.read_result(result, key, job.newcomer.udf)
         if found.result != connections.ACCEPTED:
             job.rejected = True
-            raise Refused("The person at the other device said no.")
+            hint = "an admin's device needs a passphrase, and this one has none" if job.newcomer.unsealed else None
+            raise Refused("The person at the other device said no.", hint=hint)
         if found.device is not None and found.device.claim.vid != job.newcomer.profile.vid:
             raise TrustError("the answer is about another profile of this device")
         return signer

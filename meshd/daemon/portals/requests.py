@@ -114,10 +114,10 @@ class Requests:
                 continue
             try:
                 found = await self._at(portal)
+                await self._unanswered(found)
             except MeshError as exc:
                 daemon.log.info("looking for devices that ask at %s: %s", portal.name, exc)
                 continue
-            await self._unanswered(found)
             before = self._told
             self._told = {one for one in before if one in self._seen}
             for one in found:
