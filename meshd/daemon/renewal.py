@@ -15,13 +15,14 @@ import trio
 
 from meshd.crypto import certs
 from meshd.crypto.keys import DecryptKey, SigningKey, public_key_json
-from meshd.daemon import authoring, membership, rotation, surplus
+from meshd.daemon import authoring, exposure, membership, rotation, surplus
 from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon, tier2_map
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.pen import Pen
 from meshd.errors import Denied, Locked, NotFound
 from meshd.profile import device, vault
+from meshd.profile.apps import of_tag
 from meshd.profile.claim import Kind, Role
 from meshd.profile.device import DeviceKeys
 from meshd.profile.links import Cut
@@ -97,7 +98,12 @@ async def forget_old(daemon: Daemon) -> bool:
     def needed(pen: Pen) -> bool:
         key = fresh.dek.recipient.udf
         wrapped = [vault.container_recipients(head) for opened in keyring.vaults.values() for head in opened.heads]
-        return not all(key in one for one in wrapped) or _master_needs_old(pen, fresh) or not _everybody_knows(pen)
+        return (
+            not all(key in one for one in wrapped)
+            or _master_needs_old(pen, fresh)
+            or not _everybody_knows(pen)
+            or quarantine_needs_old(pen, fresh)
+        )
 
     if await with_pen(daemon, needed):
         return False
@@ -112,6 +118,27 @@ def _master_needs_old(pen: Pen, fresh: DeviceKeys) -> bool:
     escrowed = pen.replica.authority.escrow().values()
     return any(
         membership.open_sealed(pen, vid) is not None and membership.open_sealed(only, vid) is None for vid in escrowed
+    )
+
+
+def quarantine_needs_old(pen: Pen, fresh: DeviceKeys) -> bool:
+    """Is there an item in quarantine under a key that only an older DEK opens, in a container that fell as well?"""
+    held = {key.kid for opened in pen.keyring.vaults.values() for key in opened.container.keys}
+    lost: dict[str, str] = {}  # kid → vault
+    rows = pen.connection.execute("SELECT vid FROM versions WHERE kind = 2 AND state = 3").fetchall()
+    for parsed in pen.load([row[0] for row in rows]):
+        kids = vault.container_kids(parsed) - held
+        if kids and of_tag(parsed.tag).vault and fresh.dek.recipient.udf not in vault.container_recipients(parsed):
+            lost |= dict.fromkeys(kids, parsed.claim.identifier)
+    if not lost:
+        return False
+    marks = {exposure.mark_of(kid) for kid in lost}
+    sql = "SELECT raw FROM versions WHERE kind = 8 AND state = 3 AND identifier > ? AND identifier < ?"
+    return any(
+        exposure.read_mark(raw) in marks
+        for container in set(lost.values())
+        for (raw,) in pen.connection.execute(sql, (container + "/", container + "0"))
+        if raw is not None
     )
 
 

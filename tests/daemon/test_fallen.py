@@ -73,6 +73,16 @@ def test_a_vault_of_a_fallen_admin_comes_back_under_its_name_and_its_items_are_i
     assert laptop.write(rotation.settle) == ()
 
 
+def test_a_renewed_device_keeps_what_opens_quarantine() -> None:
+    laptop, stolen, _, _ = fallen_admin()
+    fresh = DeviceKeys(laptop.keys.dsk, laptop.keys.dak, device_keys("fresh").dek)
+    laptop.write(lambda pen: renewal.write(pen, fresh))
+    assert not laptop.write(lambda pen: renewal.quarantine_needs_old(pen, fresh))  # there is nothing under these keys
+    stolen.write(lambda pen: add(pen, "loot"))
+    laptop.pull(stolen)
+    assert laptop.write(lambda pen: renewal.quarantine_needs_old(pen, fresh))
+
+
 def test_a_vault_that_can_not_be_opened_any_more_comes_back_empty() -> None:
     laptop, _, _, loot = fallen_admin()
     fresh = DeviceKeys(laptop.keys.dsk, laptop.keys.dak, device_keys("fresh").dek)
