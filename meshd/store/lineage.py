@@ -17,6 +17,7 @@ from meshd.profile import links
 
 MOST = 262_144  # links of one signer that are kept ahead of their versions
 PAGE = 1000  # links that are told together
+LOOKS = 4  # stretches of a chain that are read for one answer; what is in none of them is looked up by itself
 LINK_BYTES = 80  # of a told link beside its token, at most
 
 
@@ -71,16 +72,26 @@ def of_signer(connection: sqlite3.Connection, signer: str) -> Iterator[tuple[byt
 def told(connection: sqlite3.Connection, signer: str, vids: Collection[bytes], size: int) -> list[Link]:
     """The links of a signer's chain from `vids` backwards, each behind one that names it, as far as their versions are
     here: at most `PAGE`, and about `size` bytes."""
-    todo, seen = deque(vids), set(vids)
+    todo, seen, looks = deque(vids), set(vids), LOOKS
+    near: dict[bytes, Link] = {}
     found: list[Link] = []
     while todo and len(found) < PAGE and size > 0:
         vid = todo.popleft()
-        row = connection.execute(
-            "SELECT token, digest FROM versions WHERE vid = ? AND signer = ?", (vid, signer)
-        ).fetchone()
-        if row is None:
-            continue
-        link = Link(*row)
+        if vid not in near:
+            row = connection.execute(
+                "SELECT n, token, digest FROM versions WHERE vid = ? AND signer = ?", (vid, signer)
+            ).fetchone()
+            if row is None:
+                continue
+            near[vid] = Link(*row[1:])
+            if looks:  # a chain is nearly always a line: what comes before this is read with it, in its order
+                looks -= 1
+                rows = connection.execute(
+                    "SELECT vid, token, digest FROM versions WHERE signer = ? AND n < ? ORDER BY n DESC LIMIT ?",
+                    (signer, row[0], PAGE),
+                )
+                near |= {vid: Link(token, digest) for vid, token, digest in rows}
+        link = near[vid]
         size -= len(link.token) + LINK_BYTES
         found.append(link)
         for before in links.before(link.token):
