@@ -30,19 +30,24 @@ from meshd.profile.version import Parsed, Version
 from meshd.store import peers, portals_client, versions
 from meshd.store.replica import Draft
 
-MAX_OLDER = 8  # DEKs that are kept although nothing may need them any more
+MAX_OLDER = 8  # DEKs that are kept while something may need them
 
 
 async def renew(daemon: Daemon, *, master_key: SigningKey | None = None) -> Version:
     """New authentication and encryption keys for this device; returns its new profile.
 
     An admin's sealed master key is wrapped for the new DEK only with the master key; without it the old DEK stays, for
-    that. Locked, NotConnected, Denied on a device that was removed."""
+    that. Locked, NotConnected; Denied on a device that was removed, or whose older keys are too many."""
     keyring = daemon.unlocked()
     if daemon.keystore is None or daemon.tier1 is None:
         raise Locked
     old, keystore, rng = keyring.device, daemon.keystore, daemon.rng
-    older = (old.dek, *old.older)[:MAX_OLDER]
+    older = (old.dek, *old.older)
+    if len(older) > MAX_OLDER:  # the oldest may be all that opens a vault, or the sealed master key
+        raise Denied(
+            f"The keys before the last {MAX_OLDER} are still needed here: not every device has heard of the new ones.",
+            hint="let it meet the others, or remove one that is gone; on an admin, give the master passphrase",
+        )
     fresh = DeviceKeys(old.dsk, SigningKey.generate(rng), DecryptKey.generate(rng), older)
     known = daemon.tier1.spare
     daemon.tier1 = replace(daemon.tier1, spare=fresh.dak)

@@ -347,6 +347,17 @@ async def test_a_device_renews_its_keys_and_is_known_again_by_everybody(home: Pa
         assert made.identifier in phone.passwords()
 
 
+async def test_a_device_whose_new_keys_nobody_takes_up_forgets_none_that_it_needs(home: Path) -> None:
+    async with mesh(home, "laptop", "phone", run=False) as (_, _, those):
+        phone = those["phone"]
+        await phone.daemon.unlock(None)
+        for _ in range(renewal.MAX_OLDER):
+            await renewal.renew(phone.daemon)
+        with pytest.raises(Denied, match="still needed"):
+            await renewal.renew(phone.daemon)
+        assert phone.daemon.keyring is not None and len(phone.daemon.keyring.device.older) == renewal.MAX_OLDER
+
+
 @pytest.mark.parametrize("point", ["before-fn", "before-commit", "after-commit"])
 async def test_a_renewal_that_ends_half_way_leaves_a_device_that_works(home: Path, point: str) -> None:
     async with mesh(home, "laptop", "phone", run=False) as (_, _, d):
