@@ -124,8 +124,6 @@ async def test_it_is_asked_of_a_portal_that_runs(home):
         asked = {"command": "fetch", "source": NAME, "address": "", "plain": False}
         with pytest.raises(BadRequest, match="runs"):
             await admin.perform(found.portal, Policy(DOMAIN), asked)
-        with pytest.raises(BadRequest, match="mirror of"):
-            await admin.perform(found.mirroring, Policy(DOMAIN), {"command": "rotate-key"})
 
 
 async def test_without_a_mirror_devices_bring_back_what_an_old_copy_lost(home):

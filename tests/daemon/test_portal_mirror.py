@@ -10,12 +10,13 @@ import msgspec
 import pytest
 
 from harness.log_world import key
-from harness.mirror_world import NAME, ORIGIN, World, asked_by, world
+from harness.mirror_world import DOMAIN, NAME, ORIGIN, World, asked_by, world
 from harness.portal_people import Person
-from meshd.daemon.portal import audit, mirrored
+from meshd.daemon.portal import admin, audit, mirrored
 from meshd.daemon.portal.mirror import Contradicted
 from meshd.errors import BadRequest, Denied, FormatError, MeshError, NetworkError, ProofError, StoreError
 from meshd.portal import messages as m
+from meshd.portal.outcomes import Policy
 from meshd.portal.structures import Binary, Structure
 from meshd.store import portal_log_rows as log_rows
 from meshd.store.portal_db import open_portal
@@ -366,6 +367,34 @@ async def test_a_store_is_a_portal_or_a_mirror_and_a_mirror_signs_nothing_in_the
             mirrored.prepare(found.store, "other.example/mmm-log", NAME, 1)
         with pytest.raises(BadRequest, match="in that name"):
             mirrored.prepare(found.store, ORIGIN, "another.example", 1)
+
+
+async def test_whoever_runs_a_mirror_grants_it_to_others_and_changes_nothing_of_the_log(home):
+    async with world(home) as found:
+        await found.write(3)
+        await found.mirror.once()
+        before, policy = rows_of(found.store), Policy(DOMAIN)
+        for asked in (
+            {"command": "import", "mesh": "{}", "accounts": ""},
+            {"command": "invite", "seconds": 60, "note": ""},
+            {"command": "rotate-key"},
+            {"command": "accept-loss"},
+            {"command": "close", "account": "alice"},
+        ):
+            with pytest.raises(BadRequest, match="mirror of"):
+                await admin.perform(found.mirroring, policy, asked)
+        peer, log = Signer(f"{DOMAIN}/mmm-peer", key("peer")), Signer(ORIGIN, key("log"))
+        more = {"name": DOMAIN, "url": "", "grant": "full"}
+        with pytest.raises(BadRequest, match="mirrored here"):
+            await admin.perform(found.mirroring, policy, {"command": "peer-add", **more, "keys": [log.vkey, peer.vkey]})
+        await admin.perform(found.mirroring, policy, {"command": "peer-add", **more, "keys": [peer.vkey]})
+        assert found.mirroring.view.peer_grant(peer.key.udf) == "full"
+        await admin.perform(found.mirroring, policy, {"command": "peer-remove", "name": DOMAIN})
+        assert found.mirroring.view.peer_grant(peer.key.udf) is None
+        assert rows_of(found.store) == before
+        await found.write(2)
+        await found.mirror.once()  # its pin is still there
+        same(found)
 
 
 async def test_a_portal_that_is_gone_is_told(home):

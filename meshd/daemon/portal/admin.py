@@ -38,6 +38,7 @@ MAX_LINE = 64 * 1024 * 1024
 REQUEST_SECONDS = 600.0
 Json = dict[str, Any]
 Fetch = Callable[[Json], Awaitable[Json]]
+_OF_MIRRORS = ("peer-add", "peer-remove")
 _STATUS = {"suspend": SUSPENDED, "resume": OPEN, "close": CLOSED}
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ _log = logging.getLogger(__name__)
 async def perform(sequencer: Sequencer, policy: Policy, asked: Json, fetch: Fetch | None = None) -> Json:
     """Do what is asked; MeshError says why not. `fetch` is of a portal that runs."""
     now = int(time.time())
+    if sequencer.mirrors is not None and asked.get("command") not in _OF_MIRRORS:
+        raise BadRequest(f"this is a mirror of {sequencer.mirrors}: that is done at the portal itself")
     match asked:
         case {"command": "invite", "seconds": int(seconds), "note": str(note)}:
             token = secrets.token_urlsafe(16)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from meshd.daemon.portal.mirrored import mirror_of
 from meshd.errors import BadRequest, NotFound
 from meshd.portal.names import normalise_portal
 from meshd.store import portal_log_rows as log_rows
@@ -49,6 +50,8 @@ def add(connection: sqlite3.Connection, asked: Json) -> Json:
         raise BadRequest("--grant goes with a key whose name ends in /mmm-peer, and that key with --grant")
     if not keys:
         raise BadRequest("a peer is known by its keys", hint="add --key")
+    if (logs or witnesses) and origin == mirror_of(connection):
+        raise BadRequest(f"{origin} is mirrored here, and its keys are those that it signs with")
     if logs or witnesses:
         log_rows.put_peer(connection, origin, url, [one.vkey for one in logs], [one.vkey for one in witnesses])
     if transfers:
@@ -65,7 +68,8 @@ def remove(connection: sqlite3.Connection, asked: Json) -> Json:
     """Forget a peer, and what was granted to it. NotFound."""
     origin = origin_of(str(asked["name"]))
     revoked = connection.execute("DELETE FROM peers WHERE name = ?", (origin,)).rowcount
-    if not log_rows.drop_peer(connection, origin) and not revoked:
+    known = origin != mirror_of(connection) and log_rows.drop_peer(connection, origin)  # a mirror keeps its pin
+    if not known and not revoked:
         raise NotFound(f"there is no peer {origin}")
     return {"peer": origin, "removed": True}
 
