@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -18,6 +18,7 @@ from meshd.daemon import authoring, exposure, recovering, recovery_door
 from meshd.daemon.background import with_pen
 from meshd.daemon.context import Daemon
 from meshd.daemon.pen import Pen
+from meshd.daemon.portals import proving
 from meshd.daemon.portals.link import Overloaded
 from meshd.daemon.portals.state import Portal
 from meshd.errors import DecryptError, FormatError, MeshError, NotFound
@@ -160,7 +161,22 @@ async def _from_portal(portal: Portal, name: str, expected: bytes, key: bytes) -
         return Source("portal", portal.name, BUSY, "it was asked too often; try again later"), None
     except (MeshError, trio.TooSlowError):
         return Source("portal", portal.name, UNREACHED, "it can't be asked now"), None
-    return _judge("portal", portal.name, parsed, expected, key)
+    found, opened = _judge("portal", portal.name, parsed, expected, key)
+    if found.what == FOUND and opened is not None:
+        found = replace(found, **_of_its_log(portal, opened))
+    return found, opened
+
+
+def _of_its_log(portal: Portal, opened: Escrowed) -> dict[str, str]:
+    """What is to be said of a portal's log: would who comes back believe it by what the entry remembers?"""
+    pin, (keys, _) = portal.watch.pin, proving.remembered(opened.info, portal.account.portal)
+    if pin is None or pin.frozen:
+        return {}
+    if not keys:
+        return {"why": "the entry does not know its log yet: meshctl recovery refresh"}
+    if not {one.vkey for one in keys} & set(pin.keys):
+        return {"what": WRONG, "why": "its log has another key than the entry remembers: meshctl recovery refresh"}
+    return {}
 
 
 class _Enough(MeshError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +27,7 @@ from meshd.daemon.portals.roster import Portals, where_of
 from meshd.errors import TrustError
 from meshd.net.srv import Found, Services
 from meshd.portal.view import LogState
+from meshd.profile import shares
 from meshd.profile.recovery import Escrowed
 from meshd.profile.shares import Scheme, Share
 from meshd.store import portal_pins
@@ -182,6 +183,24 @@ async def test_a_log_with_another_past_contradicts_itself_and_that_is_evidence(h
         evidence.check(shown, made.log.entries.keys)
 
 
+async def test_a_drill_says_where_the_entry_does_not_know_the_log_and_where_it_knows_another(home: Path) -> None:
+    async with world(home) as made:
+
+        async def said() -> tuple[str, str]:
+            found = await drilling.drill(made.laptop.daemon, made.key, list(made.portals.running.values()), ())
+            (one,) = [source for source in found.sources if source.kind == "portal"]
+            return one.what, one.why
+
+        assert await said() == ("found", "")
+        connection = made.laptop.daemon.reader.connection
+        (pin,) = portal_pins.every(connection)
+        other = replace(pin, keys=("example.net/mmm-log+11111111+other",))
+        await made.laptop.daemon.transact(lambda c, o: portal_pins.forget(c, ACCOUNT))
+        await made.laptop.daemon.transact(lambda c, o: portal_pins.advance(c, other))
+        what, why = await said()
+        assert what == "wrong" and "another key" in why
+
+
 # --- through the local API --------------------------------------------------------------------------------------------
 
 
@@ -219,6 +238,18 @@ async def test_a_portal_and_the_network_are_asked_in_one_run_and_one_that_answer
         back = await restores(here, body | where)
         assert (back["mesh"], back["proof"]) == (made.laptop.daemon.snapshot.mesh, None)
         assert (back["missing"], back["complete"]) == (0, False)  # nobody has said that this is all
+
+
+async def test_shares_that_are_made_remember_the_log_of_every_portal(home: Path) -> None:
+    async with world(home) as made, serving(made.laptop, online=SimpleNamespace(portals=made.portals)) as here:
+        proof = {"master_passphrase": MASTER}
+        told = await here.post("/v1/recovery/shares", proof | {"threshold": 2, "shares": 2, "replace": True})
+        await here.post("/v1/recovery/commit", proof | {"token": told["token"]})
+        given = [shares.read(one["words"]) for one in told["shares"]]
+        made.key = await drilling.combine(given, "", told["check"])
+        info = made.escrowed().info
+        assert info.origin_keys == tuple(one.vkey for one in made.log.entries.keys)
+        assert (info.accounts, info.portals, len(info.checkpoints)) == ((ACCOUNT,), ("example.net",), 1)
 
 
 async def test_the_pin_of_the_log_is_kept_and_a_portal_that_lies_spoils_what_the_network_gives(
