@@ -53,6 +53,8 @@ class RemoteUri:
             raise FormatError("an invitation without an account")
         if self.address:
             object.__setattr__(self, "address", check_address(self.address))
+        if len(self.text) > MAX_URI:
+            raise FormatError("an invitation that is too long")
 
     @property
     def text(self) -> str:

@@ -30,9 +30,14 @@ def test_a_uri_reads_back_what_was_written(name: str, secret: bytes, address: st
         text = uri.text
     except (FormatError, UnicodeEncodeError):
         return
-    if len(text) <= remote.MAX_URI:
-        assert remote.parse(f" {text}\n") == uri
-    assert remote.is_remote(text)
+    assert remote.parse(f" {text}\n") == uri
+    assert remote.is_remote(text) and len(text) <= remote.MAX_URI
+
+
+def test_what_would_be_too_long_to_be_read_is_not_made() -> None:
+    assert RemoteUri("\U00010000" * 64 + "@example.net", MESH, bytes(16), "192.0.2.7:1")
+    with pytest.raises(FormatError):
+        RemoteUri("\U00010000" * 64 + "@" + "a.example." * 20, MESH, bytes(16))
 
 
 @pytest.mark.parametrize(
