@@ -636,7 +636,8 @@ def named(node: ast.expr) -> str:
 def test_the_replica_alone_inserts_and_judges_versions() -> None:
     """`versions.insert`, what changes a state or a head, and every SQL that does: in the replica or nowhere."""
     doors = {
-        "insert", "set_state", "set_states", "add_edges", "replace_heads", "recompute_heads", "set_misfit", "clear_misfit",
+        "insert", "set_state", "set_states", "add_edges", "replace_heads", "recompute_heads", "set_misfit",
+        "clear_misfit",
     }  # fmt: skip
     for path in MESHD.rglob("*.py"):
         where = path.relative_to(MESHD).as_posix()
