@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import trio
 import trio.testing
@@ -14,12 +16,15 @@ from meshd.daemon.portal.waiting import Feeds, Turns
 from meshd.daemon.portal.writes import Writing
 from meshd.errors import StoreBusy
 from meshd.portal import decide, decide_publish
+from meshd.portal import messages as m
 from meshd.portal.checked import Publish
-from meshd.portal.outcomes import OpenAccount, PutVersion
+from meshd.portal.outcomes import OpenAccount, PutVersion, SignedBy
+from meshd.portal.structures import KeyValue
 from meshd.portal.view import Account
 from meshd.profile.claim import Kind, State
 from meshd.profile.version import Version
 from meshd.store.portal_db import open_portal
+from meshd.tlog.frontier import Frontier
 
 
 async def test_who_sends_much_delays_nobody_who_sends_little(autojump_clock):
@@ -197,3 +202,33 @@ async def test_a_mistake_of_ours_fails_the_one_request_that_meets_it(home, monke
         assert answered == [201] * 4
         assert failed == [items[3]]
         assert portal.sequencer.view.last_index() == 6
+
+
+async def test_a_feed_shows_what_the_log_has_signed_and_nothing_before(home, monkeypatch):
+    alice = Person("alice")
+    with engine(home / "portal.db") as portal:
+        await portal.open(alice)
+        await portal.publish(alice, alice.container())
+        log, committed, goes_on = portal.sequencer.own_log, threading.Event(), threading.Event()
+        sign = log.sign
+
+        def slowly(edge: Frontier) -> None:
+            committed.set()
+            goes_on.wait(30)
+            sign(edge)
+
+        monkeypatch.setattr(log, "sign", slowly)
+
+        async def shown() -> list[str]:
+            terms = [KeyValue(key="UserProfile", value=alice.mesh)]
+            reply = await portal.ask("GetRecords", m.GetRequest(key_values=terms), SignedBy(alice.first.dak))
+            assert len(reply.receipts) == len(reply.data_items) and all(reply.receipts)
+            return [one.transaction_id for one in reply.data_items]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(portal.publish, alice, alice.item("a password"))
+            await trio.to_thread.run_sync(committed.wait, 30)
+            assert portal.sequencer.view.last_index() == 3
+            assert await shown() == ["TID:1", "TID:2"]
+            goes_on.set()
+        assert await shown() == ["TID:1", "TID:2", "TID:3"]

@@ -179,7 +179,11 @@ class SqliteView:
         return found
 
     def feed(self, mesh: str, after: int, limit: int) -> Sequence[Stored]:
-        return [stored_of(row) for row in rows.feed(self.connection, mesh, after, limit)]
+        found = rows.feed(self.connection, mesh, after, limit)
+        if self.log is not None:  # what is committed and not signed yet would come without a receipt, as if withheld
+            size = self.log.signed.size
+            found = [row for row in found if row.seq <= size]
+        return [stored_of(row) for row in found]
 
     def index_at(self, mesh: str, seconds: int) -> int:
         return rows.place_at(self.connection, seconds)
