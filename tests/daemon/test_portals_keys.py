@@ -137,7 +137,7 @@ async def test_a_key_that_is_replaced_reaches_who_was_away_until_the_old_one_was
         await other.led(den.honest)
         await other.contact()
         await other.in_step()
-        assert other.state == "verified", other.pin
+        await other.until(lambda: other.state == "verified")  # at the latest when it has read what the others know
 
 
 async def test_trust_anew_tells_the_others_the_new_keys(home: Path) -> None:
