@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 
 import pytest
 import trio
 import trio.testing
 
-from harness.portal_engine import engine
+from harness.portal_engine import DOMAIN, engine
 from harness.portal_people import NOW, Person
 from meshd.daemon.portal.authorities import Authorities, Moves
 from meshd.daemon.portal.view import SqliteView
 from meshd.daemon.portal.waiting import Feeds, Turns
-from meshd.daemon.portal.writes import Writing
+from meshd.daemon.portal.writes import Applied, Writing
 from meshd.errors import StoreBusy
 from meshd.portal import decide, decide_publish
 from meshd.portal import messages as m
-from meshd.portal.checked import Publish
-from meshd.portal.outcomes import OpenAccount, PutVersion, SignedBy
+from meshd.portal.checked import Current, Publish
+from meshd.portal.outcomes import Context, Decision, OpenAccount, Policy, PutVersion, SignedBy
 from meshd.portal.structures import KeyValue
 from meshd.portal.view import Account
 from meshd.profile.claim import Kind, State
@@ -232,3 +233,30 @@ async def test_a_feed_shows_what_the_log_has_signed_and_nothing_before(home, mon
             assert await shown() == ["TID:1", "TID:2"]
             goes_on.set()
         assert await shown() == ["TID:1", "TID:2", "TID:3"]
+
+
+async def test_what_is_signed_while_a_page_is_read_does_not_spoil_its_receipts(home, monkeypatch):
+    alice = Person("alice")
+    with engine(home / "portal.db") as portal:
+        await portal.open(alice)
+        await portal.publish(alice, alice.container())
+        sequencer = portal.sequencer
+        decided = decide.decide
+
+        def publish(connection: sqlite3.Connection) -> Decision:
+            item = alice.item("a password")
+            by_alice = Context(SignedBy(alice.first.dak), NOW, Policy(DOMAIN))
+            return sequencer._decide_one(Publish((Current(item, item),), {}, batch=False), by_alice, Applied())
+
+        def meanwhile(checked, context, view):
+            decision = decided(checked, context, view)
+            if view is sequencer.view:  # what it saw of the store stays as it is, and the log goes on
+                assert sequencer._writer.submit(publish).result(30).status == 201
+            return decision
+
+        monkeypatch.setattr(decide, "decide", meanwhile)
+        terms = [KeyValue(key="UserProfile", value=alice.mesh)]
+        for _ in range(9):
+            reply = await portal.ask("GetRecords", m.GetRequest(key_values=terms), SignedBy(alice.first.dak))
+            assert len(reply.receipts) == len(reply.data_items) and all(reply.receipts)
+        assert len(reply.data_items) == 10

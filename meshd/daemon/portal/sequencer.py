@@ -10,6 +10,7 @@ transaction, and `apply` — which is all that another store would have to offer
 
 from __future__ import annotations
 
+import copy
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -157,6 +158,8 @@ class Sequencer:
         # One transaction for all its questions: one state of the store, and one look at the log's locks instead of ten.
         connection = self.view.connection
         self.view.authorities.look()
+        # As it is signed before the store is looked at, which then holds all that was signed; not what is signed since.
+        self.view.log = copy.copy(self.log)
         with store_errors():
             connection.execute("BEGIN")
             try:
@@ -257,12 +260,13 @@ class Sequencer:
     def _page_with_receipts(self, decision: Decision, context: Context) -> Decision:
         """What is shown, with a proof for each record, for who asks for that."""
         reply = decision.reply
-        if self.log is None or not _wants_receipts(context) or not isinstance(reply, GetRecordsResponse):
+        log = self.view.log
+        if log is None or not _wants_receipts(context) or not isinstance(reply, GetRecordsResponse):
             return decision
         if not reply.data_items:
             return decision
         places = [place_of(item.transaction_id) or 0 for item in reply.data_items]
-        receipts = self.log.receipts(self.view.connection, places)
+        receipts = log.receipts(self.view.connection, places)
         return _replaced(decision, receipts=[receipt or "" for receipt in receipts])
 
     async def _run(self, work: Callable[[sqlite3.Connection], Applied]) -> None:
