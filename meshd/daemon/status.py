@@ -378,7 +378,7 @@ def _forks(daemon: Daemon, names: Mapping[str, str], health: Health) -> None:
             "nothing is to be done; if it was not restored, remove it from the mesh and connect it anew",
         )
     for udf, n in found.items():
-        if udf != own:
+        if udf != own and udf not in daemon.snapshot.gone:  # of who was removed it is kept, and nothing is to be done
             health.add(
                 "fork",
                 f"{naming.shown(names, udf)} wrote two histories from its version {n} on: it was cloned, restored, or"

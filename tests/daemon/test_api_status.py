@@ -161,6 +161,8 @@ async def test_a_fork_of_a_device_is_told(home: Path) -> None:
 
             laptop.daemon.writer.run(plant)
             assert code in await codes(here)
+        good(await here.ask("POST", "/v1/removals", {"devices": [desktop.udf], "wait": 0}))
+        assert "fork" not in await codes(here), "it says that a removed device is to be removed"
 
 
 async def test_a_full_disk_is_told_before_it_hurts(home: Path, rng, monkeypatch) -> None:
