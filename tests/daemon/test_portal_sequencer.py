@@ -245,7 +245,7 @@ async def test_what_is_signed_while_a_page_is_read_does_not_spoil_its_receipts(h
 
         def publish(connection: sqlite3.Connection) -> Decision:
             item = alice.item("a password")
-            by_alice = Context(SignedBy(alice.first.dak), NOW, Policy(DOMAIN))
+            by_alice = Context(SignedBy(alice.first.dak), NOW, Policy(DOMAIN), frozenset({"log"}))
             return sequencer._decide_one(Publish((Current(item, item),), {}, batch=False), by_alice, Applied())
 
         def meanwhile(checked, context, view):
