@@ -73,10 +73,7 @@ async def restore(
         pen = Pen(connection, replica, keyring, outcome, now, daemon.rng)
         _return(pen, found, sealed, newcomer.profile)
         rotation.settle(pen)
-        if found.where is not None:
-            store.put(connection, str(found.where.account), found.where.address, plain=found.where.plain)
-        if found.proof is not None and found.proof.pin is not None:
-            portal_pins.advance(connection, found.proof.pin)
+        _follow(connection, found)
         _remember(pen, found, now)
 
     await newcomers.enter(daemon, newcomer, commit)
@@ -98,6 +95,7 @@ async def promote(
         known = versions.of_entry(pen.connection, Kind.DEVICE, pen.replica.own)
         newest = min((row for row in known if row.state is State.APPLIED), key=lambda row: (-row.gen, row.vid))
         _return(pen, found, sealed, pen.load([newest.vid])[0])
+        _follow(pen.connection, found)
 
     await daemon.write(write)
     return await _open_the_rest(daemon, found, name, caught_up)
@@ -142,6 +140,15 @@ def _return(pen: Pen, found: Found, sealed: bytes, profile: Parsed) -> None:
     listing = Listing({**now.devices, own.udf: profile}, now.applications, roles, grants, admins=frozenset(admins))
     membership.write_personal(pen, top, listing, master_key=found.escrowed.master)
     pen.refresh()
+
+
+def _follow(connection: sqlite3.Connection, found: Found) -> None:
+    """The portal that gave is one to follow. A device that follows it already goes on as it was."""
+    if found.where is None or store.get(connection, str(found.where.account)) is not None:
+        return
+    store.put(connection, str(found.where.account), found.where.address, plain=found.where.plain)
+    if found.proof is not None and found.proof.pin is not None:
+        portal_pins.advance(connection, found.proof.pin)
 
 
 def _remember(pen: Pen, found: Found, now: int) -> None:

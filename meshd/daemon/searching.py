@@ -7,7 +7,7 @@ what counts. What a portal gives is held to its log first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -22,8 +22,10 @@ from meshd.daemon.portals.roster import Portals
 from meshd.errors import DecryptError, FormatError, MeshError, NotFound, Refused, RemoteProtocolError, TrustError
 from meshd.net.discovery import SYNC_TYPE, Seen
 from meshd.net.lan import Network, format_address
+from meshd.portal import names
 from meshd.portal.codec import Dialect
 from meshd.portal.messages import GetRecordsResponse, GetRequest
+from meshd.portal.names import AccountName
 from meshd.profile import recovery, shares, version
 from meshd.profile.claim import Kind
 from meshd.profile.recovery import Escrowed
@@ -103,6 +105,11 @@ async def from_portal(portals: Portals, where: Where, key: bytes, *, unproved: b
             hint="look whether they are the newest; a passphrase of the shares that is wrong looks the same",
         )
     entry, escrowed = _opened(listed[0][0], key)
+    account = _account(where.account, escrowed.info.accounts)
+    if account != where.account:
+        where = replace(where, account=account)
+        link = portals.link(where, lambda: None)
+        await link.hello()
     listed += await personal_records(link, escrowed.master.udf, signed=False)
     held = portal_pins.get(daemon.reader.connection, str(where.account))
     proof = await proving.prove(link, _given(listed), escrowed.info, held, lambda: daemon.now_ms() // 1000)
@@ -113,6 +120,21 @@ async def from_portal(portals: Portals, where: Where, key: bytes, *, unproved: b
             " and take it without proof: --unproved",
         )
     return Found(entry, escrowed, tuple(raw for raw, _ in listed[1:]), where, proof=proof)
+
+
+def _account(asked: AccountName, named: Sequence[str]) -> AccountName:
+    """The account to go on with. A portal gives an entry whatever account is asked, so a name that was mistyped is put
+    right by what the entry says."""
+    if str(asked) in named:
+        return asked
+    for account in named:
+        try:
+            known = names.normalise(account)
+        except FormatError:
+            continue
+        if known.portal == asked.portal:
+            return known
+    return asked
 
 
 def _given(listed: list[tuple[bytes, str]]) -> list[Given]:

@@ -30,7 +30,7 @@ from meshd.portal.view import LogState
 from meshd.profile import shares
 from meshd.profile.recovery import Escrowed
 from meshd.profile.shares import Scheme, Share
-from meshd.store import portal_pins
+from meshd.store import portal_pins, portals_client
 from meshd.tlog import evidence
 
 pytestmark = pytest.mark.draft("Master profile recovery")
@@ -66,7 +66,9 @@ class World:
         master = await masterkeys.unseal(self.laptop.daemon, MASTER)
         pins = portal_pins.every(self.laptop.daemon.reader.connection)
         keys, notes = proving.to_remember(pins)
-        wish = recovering.Wish(Scheme.simple(2, 2), replaces=replaces, origin_keys=keys, checkpoints=notes)
+        wish = recovering.Wish(
+            Scheme.simple(2, 2), replaces=replaces, accounts=(ACCOUNT,), origin_keys=keys, checkpoints=notes
+        )
         prepared, self.told, letters = await recovering.prepare(self.laptop.daemon, master, wish)
         await self.laptop.daemon.write(lambda pen: recovering.commit(pen, master, prepared))
         self.key = await drilling.combine(self.told, "", letters)
@@ -238,6 +240,23 @@ async def test_a_portal_and_the_network_are_asked_in_one_run_and_one_that_answer
         back = await restores(here, body | where)
         assert (back["mesh"], back["proof"]) == (made.laptop.daemon.snapshot.mesh, None)
         assert (back["missing"], back["complete"]) == (0, False)  # nobody has said that this is all
+
+
+async def test_a_mistyped_account_is_put_right_by_the_entry_and_one_that_was_missing_is_followed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "SYNC_SECONDS", 0.1)
+    async with world(home) as made, asked(made, lan=False) as (here, body):
+        back = await restores(here, body | {"account": "alicia@example.net", "plain": True})
+        assert back["proof"]["state"] == "proved"  # type: ignore[index]
+        reader = made.new.daemon.reader.connection
+        assert [row.account for row in portals_client.every(reader)] == [ACCOUNT]
+        assert [pin.account for pin in portal_pins.every(reader)] == [ACCOUNT]
+        # Whoever came back by the network, and asks a portal then, follows it from there on.
+        await made.new.daemon.transact(lambda c, o: portals_client.forget(c, ACCOUNT))
+        assert not portals_client.every(reader)
+        await restores(here, body | {"account": ACCOUNT, "plain": True})
+        assert [row.account for row in portals_client.every(reader)] == [ACCOUNT]
 
 
 async def test_shares_that_are_made_remember_the_log_of_every_portal(home: Path) -> None:
