@@ -43,9 +43,9 @@ def open_master(blob: bytes, passphrase: str) -> SigningKey:
 
 
 def entry(blob: bytes, admins: Iterable[RecipientKey], rng: Rng) -> Version:
-    """A new OnlineEscrowEntry that wraps the blob for these devices."""
+    """A new OnlineEscrowEntry that wraps the blob for these devices; one may state the key of another as its own."""
     plaintext = payload.encode({_MEMBER: {"V": 1, "Blob": base64url.encode(blob)}})
-    recipients = sorted(admins, key=lambda admin: admin.udf)
+    recipients = [key for _, key in sorted({admin.udf: admin for admin in admins}.items())]
     envelope: dict[str, Any] = jwe.seal_to(plaintext, recipients, (), rng)
     raw = version.escrow_raw(Kind.ONLINE_ESCROW, udf.random_udf(rng), envelope)
     return version.verify(version.parse(raw))

@@ -14,7 +14,7 @@ import pytest
 
 from harness.mesh_world import Device, device_keys, found, seeded
 from meshd.crypto.keys import public_key_json
-from meshd.daemon import exposure, removal, removing, repair, rotation, surplus
+from meshd.daemon import exposure, removal, removing, repair, roles, rotation, surplus
 from meshd.errors import DecryptError, FormatError, TrustError
 from meshd.profile import author, device, personal, vault, version
 from meshd.profile.apps import PASSWORD, of_tag, password
@@ -412,6 +412,18 @@ def test_calling_another_ones_encryption_key_his_own_puts_nothing_on_his_list(me
     member.hand_in(claim_on(member, member.desktop))
     listed = exposure.exposure(member.laptop.connection, member.laptop.keyring, member.stolen.udf)
     assert [one.id for one in listed] == [member.item]
+
+
+def test_who_calls_an_admins_encryption_key_his_own_keeps_nobody_from_writing_a_master_profile() -> None:
+    laptop = found()
+    stolen, desktop = laptop.admit("stolen"), laptop.admit("desktop")
+    stolen.pull(laptop)
+    made = claim_on(Scene(laptop, desktop, stolen, "", frozenset()), laptop)
+    laptop.accept([made])
+    laptop.write(lambda pen: roles.set_role(pen, stolen.udf, Role.ADMIN, master_key=laptop.master_key))
+    laptop.write(lambda pen: roles.set_role(pen, desktop.udf, Role.ADMIN, master_key=laptop.master_key))
+    laptop.write(lambda pen: removal.remove(pen, [stolen.udf], master_key=laptop.master_key))
+    assert laptop.replica.authority.admins() == {laptop.udf, desktop.udf}
 
 
 def claim_on(thief: Scene, other: Device) -> Version:
