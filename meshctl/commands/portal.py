@@ -79,6 +79,8 @@ def portal_status(args: argparse.Namespace, session: Session) -> int:
             if text(problem, "hint"):
                 session.terminal.data(f"  {text(problem, 'hint')}")
         session.terminal.data(f"  {_log(inner(one, 'log'))}")
+        for key in texts(inner(one, "log"), "keys") if args.account is not None else ():
+            session.terminal.data(f"  key: {key}")
         if text(one, "state") == "plain":
             session.terminal.data("  a portal of 2016: it keeps the profile and connects devices, and syncs no items")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,27 @@ async def test_the_newest_version_withheld_from_who_published_it_is_found_by_ver
         den.honest.tell = None
         assert (await one.meshctl("portal", "verify")).code == 0
         assert one.state == "verified"
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["proved", "unproved"])
+async def test_a_feed_without_an_end_is_not_read_for_ever(home: Path, bare: bool) -> None:
+    async with lying(home, "laptop") as den:
+        await den.joined()
+        one = den["laptop"]
+        first: list[GetRecordsResponse] = []
+        pages = itertools.count()
+
+        def endless(said: GetRecordsResponse) -> GetRecordsResponse:
+            if said.data_items:
+                first.append(said)
+            shown = first[0] if first else said
+            receipts = None if bare else shown.receipts
+            return msgspec.structs.replace(shown, receipts=receipts, page_key=f"page-{next(pages)}")
+
+        den.honest.tell = told("GetRecords", endless)
+        run = await one.meshctl("portal", "verify")
+        assert run.code == 10 and "for ever" in run.out
+        assert next(pages) < 20
 
 
 def receipt(change: Callable[[Proof], Proof]) -> Callable[[PublishResponse], PublishResponse]:

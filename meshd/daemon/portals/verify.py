@@ -17,7 +17,7 @@ import trio
 from meshd.daemon.portals import known_keys, quorum
 from meshd.daemon.portals.receipts import PAGE, read
 from meshd.daemon.portals.state import Portal
-from meshd.daemon.portals.watch import Contradicted, Unproved, held_as
+from meshd.daemon.portals.watch import TRIES, Contradicted, Unproved, held_as
 from meshd.errors import FormatError, MeshError, NotFound, SignatureError, TrustError
 from meshd.portal.messages import GetRecordsResponse, GetRequest
 from meshd.portal.structures import KeyValue, SearchConstraints
@@ -28,6 +28,7 @@ from meshd.store.replica import Outcome
 
 ROWS = 1000
 CATCH_UP_SECONDS = 60.0
+TRY_PAUSE = 0.5  # seconds
 _ESCROW = (Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW)  # a feed need not show them, and portals forget them
 
 
@@ -105,17 +106,10 @@ async def _read_feed(portal: Portal, found: _Found, wanted: frozenset[bytes], ex
     agreed: set[str] = set()
     while True:
         portal.verifying = len(found.places), max(expected, len(found.places))
-        asked = GetRequest(
-            key_values=[KeyValue(key="UserProfile", value=portal.daemon.snapshot.mesh)],
-            search_constraints=SearchConstraints(max_entries=PAGE, page_key=key),
-        )
-        answer = await portal.link.ask("GetRecords", asked, GetRecordsResponse)
-        items, receipts = answer.data_items or [], answer.receipts or []
-        found.unproved += max(len(items) - len(receipts), 0)
-        for text in receipts[: len(items)]:
-            if not text:
-                found.unproved += 1
-                continue
+        before = len(found.places)
+        shown, receipts, following = await _page(portal, key)
+        found.unproved += shown - len(receipts)
+        for text in receipts:
             proof, leaf = read(text)
             if proof.checkpoint.text not in agreed:
                 await portal.watch.settle(await portal.watch.agree(proof.checkpoint))
@@ -127,9 +121,29 @@ async def _read_feed(portal: Portal, found: _Found, wanted: frozenset[bytes], ex
             found.places[leaf.vid] = proof.index
             if leaf.vid in wanted:
                 found.proof = leaf.vid, text
-        if not items or not answer.page_key or answer.page_key == key:
+        if not shown or not following or following == key:
             return
-        key = answer.page_key
+        if len(found.places) == before:  # a log has an end, and each page must prove some of it
+            raise Unproved("the portal shows pages of its feed that prove nothing new, and may go on for ever")
+        key = following
+
+
+async def _page(portal: Portal, key: str | None) -> tuple[int, list[str], str | None]:
+    """How many records a page has, the receipts that came with them, and the key of the next page. What is so new that
+    it stands under no checkpoint yet is asked for again."""
+    for attempt in range(TRIES):
+        if attempt:
+            await trio.sleep(TRY_PAUSE)
+        asked = GetRequest(
+            key_values=[KeyValue(key="UserProfile", value=portal.daemon.snapshot.mesh)],
+            search_constraints=SearchConstraints(max_entries=PAGE, page_key=key),
+        )
+        answer = await portal.link.ask("GetRecords", asked, GetRecordsResponse)
+        shown = len(answer.data_items or [])
+        receipts = [text for text in (answer.receipts or [])[:shown] if text]
+        if len(receipts) == shown:
+            break
+    return shown, receipts, answer.page_key
 
 
 @dataclass(frozen=True, slots=True)
