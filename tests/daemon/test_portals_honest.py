@@ -129,6 +129,7 @@ async def life(den: Den, rng: random.Random, steps: int = 12) -> None:
                 assert den.honest.running is not None
                 await den.honest.running.portal.sequencer.change(log_of(den.honest).heartbeat)
             case "backup":
+                await den.close(den.honest)  # a copy from before its last entry would make a second history
                 den.honest = den.copied(den.honest)
                 await den.restart(den.honest)
             case "contact":
