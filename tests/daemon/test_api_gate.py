@@ -108,7 +108,7 @@ async def test_what_needs_keys_says_so_while_the_device_is_locked(home: Path, rn
         for route in ROUTES:
             if route.needs == UNLOCKED:
                 assert await asked(device, route) == (423, "locked"), route.name
-            elif route.name == "restore":  # needs a mesh to come back to or, where there is one, its keys
+            elif route.name in ("restore", "restore-given", "restore-share"):  # where there is a mesh, its keys
                 assert await asked(device, route) == (423, "locked")
             elif route.needs == RUNNING and not route.stream:
                 assert "locked" not in await asked(device, route), route.name
