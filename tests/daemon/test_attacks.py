@@ -16,7 +16,7 @@ from harness.mesh_world import Device, device_keys, found, seeded
 from meshd.crypto.keys import public_key_json
 from meshd.daemon import exposure, removal, removing, repair, roles, rotation, surplus
 from meshd.errors import DecryptError, FormatError, TrustError
-from meshd.profile import author, device, personal, vault, version
+from meshd.profile import author, device, personal, readers, vault, version
 from meshd.profile.apps import PASSWORD, of_tag, password
 from meshd.profile.claim import ALL, WRITE, Kind, Role, State
 from meshd.profile.links import Cut, Links
@@ -424,6 +424,20 @@ def test_who_calls_an_admins_encryption_key_his_own_keeps_nobody_from_writing_a_
     laptop.write(lambda pen: roles.set_role(pen, desktop.udf, Role.ADMIN, master_key=laptop.master_key))
     laptop.write(lambda pen: removal.remove(pen, [stolen.udf], master_key=laptop.master_key))
     assert laptop.replica.authority.admins() == {laptop.udf, desktop.udf}
+
+
+def test_who_calls_the_escrow_key_his_own_keeps_nobody_from_wrapping_containers() -> None:
+    laptop = found()
+    phone = laptop.admit("phone")
+    raw = versions.raw(laptop.connection, versions.heads(laptop.connection, Kind.CONTAINER, laptop.vault())[0])
+    assert raw is not None
+    head = version.parse(raw)
+    mine = readers.Envelope(head.tag, frozenset({"kid"}), frozenset({"laptop's", "escrow"}))
+    said = {"laptop's": {laptop.udf}, "escrow": {phone.udf}}
+    authority = laptop.replica.authority
+    assert readers.wrong_readers(authority, head.claim, mine, lambda key: said[key], lambda _: {"escrow"}) is None
+    said["escrow"] = set()
+    assert readers.wrong_readers(authority, head.claim, mine, lambda key: said[key], lambda _: {"escrow"})
 
 
 def claim_on(thief: Scene, other: Device) -> Version:
