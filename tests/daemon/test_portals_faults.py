@@ -18,7 +18,7 @@ from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal, raw
 from harness.portal_people import Person, tagged
 from meshd.daemon.portals.roster import Portals
-from meshd.daemon.portals.state import Portal
+from meshd.daemon.portals.state import NotListed, Portal
 from meshd.errors import Denied, Exists, MeshError, NetworkError
 from meshd.net.http import Response
 from meshd.net.portal_client import HttpClient, Place
@@ -120,6 +120,14 @@ async def test_a_name_that_another_mesh_has_is_refused(home: Path) -> None:
         with pytest.raises(Exists, match="another mesh"):
             await found.portals.add(ACCOUNT, "", None, plain=True)
         assert found.portals.running == {}
+
+
+async def test_a_portal_that_does_not_know_this_device_yet_is_being_connected_to(home: Path) -> None:
+    """As where another device added it a moment ago, and has not yet published everything."""
+    async with world(home) as found:
+        found.one.went(follow=True, error=NotListed("The portal does not know this device yet."))
+        view = found.one.view()
+        assert (view["state"], view["error"]["code"]) == ("connecting", "not-found")
 
 
 async def test_a_portal_that_is_another_one_says_so(home: Path) -> None:

@@ -127,6 +127,8 @@ def test_an_administrator_closes_an_account_and_its_mesh_opens_another(home: Hom
     assert home.portal.http == 404
     late = home.alice.item("late")
     assert home.put(late) == 401
+    home.feed()
+    assert home.portal.http == 404
     for name, status in ((ALICE, 409), (f"again@{DOMAIN}", 201)):
         home.portal.ask("CreateAccount", create(home.alice, name), home.alice.first)
         assert home.portal.http == status
