@@ -23,6 +23,7 @@ from meshd.profile.claim import Kind
 from meshd.profile.version import Parsed
 from meshd.store import portals_client as store
 from meshd.store import versions
+from meshd.store.db import store_errors
 
 if TYPE_CHECKING:
     from meshd.daemon.portals.roster import Portals
@@ -81,8 +82,9 @@ async def _ask(portals: Portals, portal: Portal) -> None:
 def _profiles(daemon: Daemon) -> list[Parsed]:
     """This device's own profiles, the newest last."""
     connection = daemon.reader.connection
-    rows = sorted(versions.of_entry(connection, Kind.DEVICE, daemon.snapshot.own), key=lambda row: row.gen)
-    return [version.parse(raw) for row in rows if (raw := versions.raw(connection, row.vid)) is not None]
+    with store_errors():
+        rows = sorted(versions.of_entry(connection, Kind.DEVICE, daemon.snapshot.own), key=lambda row: row.gen)
+        return [version.parse(raw) for row in rows if (raw := versions.raw(connection, row.vid)) is not None]
 
 
 def _earlier(daemon: Daemon) -> set[str]:

@@ -35,6 +35,7 @@ from meshd.profile.claim import Kind, Role
 from meshd.profile.connection import ConnectionRequest
 from meshd.store import portals_client as store
 from meshd.store import versions
+from meshd.store.db import store_errors
 
 DELIVER_SECONDS = 30.0
 MAX_SHOWN = 64
@@ -113,8 +114,9 @@ class Requests:
             if not portal.reached or portal.error is not None:
                 continue
             try:
-                found = await self._at(portal)
-                await self._unanswered(found)
+                with store_errors():
+                    found = await self._at(portal)
+                    await self._unanswered(found)
             except MeshError as exc:
                 daemon.log.info("looking for devices that ask at %s: %s", portal.name, exc)
                 continue
