@@ -14,7 +14,7 @@ import trio
 from harness import devices as harness
 from harness.devices import Device
 from harness.portal_liar import ACCOUNT, Den, One, lying
-from meshd.daemon.portals import state, watch
+from meshd.daemon.portals import state, verify, watch
 from meshd.portal.messages import PublishRequest, PublishResponse
 from meshd.profile import escrow, version
 from meshd.store import chains, events
@@ -78,6 +78,17 @@ async def test_a_record_that_the_portal_made_up_is_an_intrusion(home: Path) -> N
         await one.contact()
         await alarmed(one, "a version")
         assert one.portal.lies  # none of it was taken
+
+
+async def test_an_intrusion_is_noticed_while_nobody_looks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "AUDIT_FIRST", 0.0)
+    monkeypatch.setattr(verify, "AUDIT_SECONDS", 0.2)
+    async with lying(home, "laptop") as den:
+        await den.joined()
+        one = den["laptop"]
+        await plant(one)
+        await one.until(lambda: "intrusion" in told(one))
+        assert (await one.meshctl("status", "--check")).code == 10
 
 
 async def test_an_alarm_ends_where_the_portal_was_given_up(home: Path) -> None:

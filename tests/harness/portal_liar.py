@@ -40,7 +40,6 @@ from meshd.net.srv import Found, Services
 from meshd.portal import codec, headers
 from meshd.store import portal_pins, versions
 from meshd.store.portal_pins import PinRow
-from meshd.tlog import offline
 
 ACCOUNT = "alice@example.net"
 Alter = Callable[[str, Any], Any]  # transaction, response → response
@@ -238,10 +237,6 @@ class Den:
             await give(first.device, other.device)
             await other.in_step()
         await first.in_step()
-
-    def stranger(self, evidence: bytes, keys: list[str]) -> dict[str, Any]:
-        """What somebody says of a file of evidence who has the log's keys and nothing else."""
-        return offline.report(evidence, keys)
 
 
 def _forge(store: Path, *statements: str) -> None:

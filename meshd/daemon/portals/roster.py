@@ -19,7 +19,7 @@ from meshd.daemon import names as naming
 from meshd.daemon import vaults
 from meshd.daemon.context import Daemon, wait
 from meshd.daemon.pen import Pen
-from meshd.daemon.portals import known_keys, renewed
+from meshd.daemon.portals import known_keys, renewed, verify
 from meshd.daemon.portals.account import open_account, shown_profiles
 from meshd.daemon.portals.following import Following
 from meshd.daemon.portals.link import Link, Where
@@ -238,6 +238,7 @@ class Portals:
                         nursery.start_soon(self._remember_move, portal)
                         nursery.start_soon(portal.watch.run)
                         nursery.start_soon(known_keys.keep, portal)
+                        nursery.start_soon(verify.audit, portal)
                 except* Exception:
                     self.daemon.log.exception("the tasks for a portal failed; they begin anew in a minute")
                     row = store.get(self.daemon.reader.connection, portal.name)

@@ -7,6 +7,7 @@ device never took from anybody is somebody else's work under the mesh's own name
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from meshd.store.replica import Outcome
 
 ROWS = 1000
 CATCH_UP_SECONDS = 60.0
+AUDIT_FIRST, AUDIT_SECONDS = 3600.0, 24 * 3600.0
+AUDIT_MOST = 5000  # versions: some megabytes
 TRY_PAUSE = 0.5  # seconds
 _ESCROW = (Kind.OFFLINE_ESCROW, Kind.ONLINE_ESCROW)  # a feed need not show them, and portals forget them
 
@@ -53,6 +56,18 @@ async def verify(portal: Portal, wanted: Sequence[bytes] = ()) -> dict[str, Any]
     if wanted:
         verdict |= _proof(portal, found, wanted)
     return verdict
+
+
+async def audit(portal: Portal) -> None:
+    """Verify by itself once a day, where that costs little: an intrusion is to be noticed while nobody looks."""
+    await portal.entered.wait()
+    await trio.sleep(AUDIT_FIRST * (0.5 + random.random()))  # noqa: S311  (so that devices don't ask together)
+    while True:
+        connection = portal.daemon.reader.connection
+        if portal.in_step and not portal.watch.doubted and versions.last_seq(connection) <= AUDIT_MOST:
+            said = await verify(portal)
+            portal.daemon.log.info("portal %s: %s: %s", portal.name, said["verdict"], said["message"])
+        await trio.sleep(AUDIT_SECONDS)
 
 
 async def _verified(portal: Portal, found: _Found, wanted: Sequence[bytes]) -> dict[str, Any]:
