@@ -26,7 +26,7 @@ def one_share(session: Session, *where: str) -> Json:
             raise Refused("no share was given")
         while True:
             answer = session.client.post(path("recovery", *where), {"words": words})
-            if not records(answer, "misread"):
+            if answer.get("fault") not in ("words", "checksum"):
                 return answer
             mended = shares.corrected(terminal, words, answer)
             if not mended:
@@ -59,9 +59,9 @@ def not_enough(lacking: str) -> MeshError:
     )
 
 
-def tell_fault(session: Session, answer: Json) -> None:
+def tell_fault(session: Session, answer: Json, file: str = "") -> None:
     """What is said of a share. It names places and no words: it stays in the scrollback."""
-    session.terminal.talk(text(answer, "message"))
+    session.terminal.talk(f"{file}: {text(answer, 'message')}" if file else text(answer, "message"))
 
 
 def show_likely(session: Session, answer: Json) -> None:

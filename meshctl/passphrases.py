@@ -98,6 +98,26 @@ def whole_file(name: str) -> str:
         raise BadRequest(f"{name}: {exc.strerror}") from None
 
 
+def share_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the passphrase of recovery shares is given."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--share-passphrase", action="store_true", help="the shares have a passphrase besides: ask for it"
+    )
+    where.add_argument("--share-passphrase-file", metavar="F", help="… read it from F (- for stdin)")
+
+
+def of_shares(args: argparse.Namespace, terminal: Terminal, *, new: bool = False) -> str | None:
+    """The passphrase of recovery shares; None where they have none."""
+    if args.share_passphrase_file is not None:
+        return from_file(args.share_passphrase_file, terminal)
+    if not args.share_passphrase:
+        return None
+    if new:
+        return ask_new(terminal, "New passphrase of the shares")
+    return ask(terminal, "Passphrase of the shares: ")
+
+
 def ask(terminal: Terminal, prompt: str) -> str:
     return _checked(terminal.ask(prompt), "the answer")
 

@@ -44,19 +44,21 @@ def from_file(name: str, *, most: int = MAX_FILE) -> str:
         raise BadRequest(f"{name} is no text") from None
     except OSError as exc:
         raise BadRequest(f"{name}: {exc.strerror}") from None
+    if "\0" in content:
+        raise BadRequest(f"{name} is no text")
     if not content.strip():
         raise BadRequest(f"{name} is empty")
     return content
 
 
-def typed(terminal: Terminal) -> str:
-    """One share as a person types it, some words a line; empty when they give up. Words that can't be right are named
-    at once."""
+def typed(terminal: Terminal, words: list[str] | None = None) -> str:
+    """One share as a person types it, after these words; empty when they give up. Words that can't be right
+    are named at once."""
     terminal.styled(
         "The words of one share, as many a line as you like. Four letters of a word are enough, Tab completes."
     )
     terminal.styled("- takes the last word back, NUMBER WORD puts another in its place, an empty line ends.\n")
-    words: list[str] = []
+    words = words or []
     while not _whole(words):
         of = f"{LENGTHS[0]} or {LENGTHS[1]}" if len(words) < LENGTHS[0] else str(LENGTHS[1])
         given = line(terminal, f"word {len(words) + 1} of {of}: ").split()
@@ -65,6 +67,8 @@ def typed(terminal: Terminal) -> str:
         if given == ["-"]:
             terminal.styled(f"taken back: word {len(words)}" if words else "there is none")
             words = words[:-1]
+        elif given[1:] == ["-"] and given[0].rstrip(".").isdecimal():
+            _drop(terminal, words, int(given[0].rstrip(".")))
         else:
             _take(terminal, words, given)
     return " ".join(words)
@@ -82,13 +86,26 @@ def corrected(terminal: Terminal, words: str, answer: Json) -> str:
             terminal.styled(
                 f"  word {place} is {shown(listed[place - 1])}" + (f"; perhaps {shown(likely)}?" if likely else "")
             )
-    if not misread or len(listed) not in LENGTHS:
-        return ""
-    while given := line(terminal, "NUMBER WORD mends, an empty line gives up: ").split():
+    if not misread:
+        terminal.styled("\n".join(_rows(listed)))
+    while given := line(terminal, "NUMBER WORD mends, NUMBER - takes a word out, an empty line gives up: ").split():
         mended = list(listed)
-        if _take(terminal, mended, given, mend=True):
+        if given[1:] == ["-"] and given[0].rstrip(".").isdecimal():
+            if _drop(terminal, mended, int(given[0].rstrip("."))):
+                return typed(terminal, mended)
+        elif _take(terminal, mended, given, mend=True):
             return " ".join(mended)
     return ""
+
+
+def _drop(terminal: Terminal, words: list[str], place: int) -> bool:
+    """Take a word out that was typed too much; those after it move up."""
+    if not 1 <= place <= len(words):
+        terminal.styled(f"{place} is the number of no word from 1 to {len(words)}")
+        return False
+    del words[place - 1]
+    terminal.styled("\n".join(_rows(words)))
+    return True
 
 
 def _take(terminal: Terminal, words: list[str], given: list[str], *, mend: bool = False) -> bool:
@@ -159,6 +176,7 @@ def show(terminal: Terminal, told: Json, about: Json) -> None:
     for share in listed:
         with terminal.aside():
             terminal.styled(shown(page(told, share, about), keep="\n"))
+            terminal.discard()
             last = "the last one" if share is listed[-1] else "the next one follows"
             line(terminal, f"Write it down, then press Enter ({last}): ")
             if terminal.stdin is not sys.stdin and terminal.rich:
@@ -167,17 +185,18 @@ def show(terminal: Terminal, told: Json, about: Json) -> None:
 
 def page(told: Json, share: Json, about: Json) -> str:
     """A share as text: what it is, its words in order, and what to do with it. It can be read back whole."""
-    count = len(records(told, "shares"))
+    count, accounts = len(records(told, "shares")), texts(about, "accounts")
     lines = [
         f"# RECOVERY SHARE {number(share, 'number')} of {count}: {text(share, 'label')}",
         f"# Mesh {text(about, 'mesh')}",
-        *(f"# Account {account}" for account in texts(about, "accounts")),
-        f"# Set {text(told, 'set')}, check {text(told, 'check')}; {text(about, 'needed')}",
+        *(f"# Account {account}" for account in accounts),
+        f"# Set {text(told, 'set')} of {text(told, 'made')[:10]}, check {text(told, 'check')}; {text(about, 'needed')}",
         "",
         *_rows(text(share, "words").split()),
         "",
         "# Keep it where nobody else reads it. Try whether it is right: meshctl recovery check-share",
-        "# When every device is lost, with enough shares, on a new device: meshctl recovery restore",
+        "# When every device is lost, with enough shares, on a new device:",
+        f"#   meshctl recovery restore {f'--account {accounts[0]}' if accounts else '--lan'}",
     ]
     return "\n".join(lines) + "\n"
 

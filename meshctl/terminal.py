@@ -146,6 +146,13 @@ class Terminal:
             raise BadRequest(f"the first line of stdin is longer than {MAX_SECRET} characters")
         return text
 
+    def discard(self) -> None:
+        """Forget what was typed so far: what comes next is to be seen before it is answered."""
+        if self.stdin is sys.stdin and self.stdin.isatty():
+            import termios
+
+            termios.tcflush(self.stdin, termios.TCIFLUSH)
+
     def ask(self, prompt: str) -> str:
         """Ask for a secret on the controlling terminal, without echo. BadRequest where there is none."""
         if self._ask is not None:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def recovery_create_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threshold", metavar="T", type=int, help="shares that are needed (default 3)")
-    parser.add_argument("--shares", metavar="N", type=int, help="shares that are made (default 5)")
+    parser.add_argument("--threshold", metavar="T", type=int, help="shares that are needed (default 3; as before)")
+    parser.add_argument("--shares", metavar="N", type=int, help="shares that are made (default 5; as before)")
     parser.add_argument("--label", metavar="A,B,…", help="for whom they are, in order")
     parser.add_argument(
         "--group", metavar="NAME:TofN", action="append", help="a group of shares, instead of these; repeat it"
@@ -33,7 +33,7 @@ def recovery_create_arguments(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--html", action="store_true", help="pages in HTML, with a QR (default)")
     form.add_argument("--text", action="store_true", help="pages in plain text")
-    _passphrase_arguments(parser)
+    passphrases.share_arguments(parser)
     passphrases.wanted_arguments(parser)
     parser.add_argument("--yes", action="store_true", help="they count without asking whether they are written down")
 
@@ -60,11 +60,13 @@ def _create(args: argparse.Namespace, session: Session, *, replace: bool) -> int
     proof: Json = {"master_passphrase": passphrases.master(args, terminal)}
     if args.master_file is not None:
         proof["master_file"] = passphrases.whole_file(args.master_file)
-    if (secret := _share_passphrase(args, session, new=True)) is not None:
+    if (secret := passphrases.of_shares(args, terminal, new=True)) is not None:
         wish["share_passphrase"] = secret
     shares.no_core()
+    if on_screen:
+        terminal.talk("making the shares …")
     told = session.client.post(path("recovery", "shares"), wish | proof)
-    about = _about(session, wish)
+    about = _about(session, told, passphrase=secret is not None)
     files: list[str] = []
     if args.out is not None:
         files += shares.write(args.out, told, about, form="text")
@@ -76,6 +78,7 @@ def _create(args: argparse.Namespace, session: Session, *, replace: bool) -> int
             raise
     if on_screen:
         shares.show(terminal, told, about)
+        terminal.discard()
         if not args.yes and not terminal.agrees("Is every share written down? From now on they count."):
             raise Refused("nothing was changed; throw away what you wrote down")
     try:
@@ -116,17 +119,15 @@ def _group(spec: str) -> Json:
     return {"name": name, "threshold": int(needed), "shares": int(made)}
 
 
-def _about(session: Session, wish: Json) -> Json:
+def _about(session: Session, told: Json, *, passphrase: bool) -> Json:
     """What stands on a share besides its words."""
     status = session.client.get(path("status"))
-    groups = records(wish, "groups")
-    if groups:
-        listed = ", ".join(
-            f"{number(one, 'threshold')} of {number(one, 'shares')} {text(one, 'name')}" for one in groups
-        )
-        needed = f"needed: {number(wish, 'group_threshold') or len(groups)} of these groups: {listed}"
-    else:
-        needed = f"needed: {number(wish, 'threshold') or 3} of {number(wish, 'shares') or 5}"
+    groups = records(told, "groups")
+    listed = ", ".join(
+        f"{number(one, 'threshold')} of {number(one, 'shares')} {text(one, 'name')}".rstrip() for one in groups
+    )
+    some = f"{number(told, 'group_threshold')} of these groups: " if len(groups) > 1 else ""
+    needed = f"needed: {some}{listed}{', and their passphrase' if passphrase else ''}"
     accounts = [text(portal, "account") for portal in records(status, "portals")]
     return {"mesh": text(status, "mesh"), "accounts": accounts, "needed": needed}
 
@@ -158,18 +159,16 @@ def recovery_check_share_arguments(parser: argparse.ArgumentParser) -> None:
 
 def recovery_check_share(args: argparse.Namespace, session: Session) -> int:
     """Is it a share, and does it count? 10 where it does not."""
-    answers = [
-        session.client.post(path("recovery", "check"), {"words": shares.from_file(name)})
-        for name in args.share_file or ()
-    ]
-    if not args.share_file:
+    files = args.share_file or []
+    answers = [session.client.post(path("recovery", "check"), {"words": shares.from_file(name)}) for name in files]
+    if not files:
         answers.append(giving.one_share(session, "check"))
     if session.as_json:
         session.json(answers[0] if len(answers) == 1 else {"checked": answers})
     else:
-        for answer in answers:
-            giving.tell_fault(session, answer)
-            if args.share_file:
+        for place, answer in enumerate(answers):
+            giving.tell_fault(session, answer, files[place] if len(files) > 1 else "")
+            if files:
                 giving.show_likely(session, answer)
     return OK if all(answer.get("ok") is True for answer in answers) else ATTACK
 
@@ -181,7 +180,7 @@ def recovery_drill_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share-file", metavar="F", action="append", help="read a share from F; repeat it")
     parser.add_argument("--forget", action="store_true", help="forget the shares that were given so far, and stop")
     parser.add_argument("--check", metavar="LETTERS", help="what stands beside the shares: tells a wrong passphrase")
-    _passphrase_arguments(parser)
+    passphrases.share_arguments(parser)
 
 
 def recovery_drill(args: argparse.Namespace, session: Session) -> int:
@@ -199,10 +198,13 @@ def recovery_drill(args: argparse.Namespace, session: Session) -> int:
         if lacking:
             raise giving.not_enough(lacking)
     else:
-        given = number(client.get(path("recovery")), "drill_given")
+        known = client.get(path("recovery"))
+        if not records(known, "entries"):
+            raise MeshError("this mesh has no recovery shares", hint="make some: meshctl recovery create")
+        given = number(known, "drill_given")
         giving.enough_shares(session, "drill", given, "any share")
     body: Json = {}
-    if (secret := _share_passphrase(args, session, new=False)) is not None:
+    if (secret := passphrases.of_shares(args, session.terminal)) is not None:
         body["share_passphrase"] = secret
     if args.check:
         body["check"] = args.check
@@ -245,13 +247,13 @@ def recovery_status(args: argparse.Namespace, session: Session) -> int:
     if not entries:
         terminal.talk("no recovery shares: when every device is lost, all is lost; make some: meshctl recovery create")
     for entry in entries:
-        groups = records(entry, "groups")
-        scheme = ", ".join(
-            f"{number(one, 'threshold')} of {number(one, 'shares')}"
-            + (f" {text(one, 'name')}" if text(one, "name") else "")
-            for one in groups
-        )
-        terminal.data(f"set {text(entry, 'set')} of {day(text(entry, 'made'))}: {scheme}")
+        if groups := records(entry, "groups"):
+            scheme = ", ".join(
+                f"{number(one, 'threshold')} of {number(one, 'shares')} {text(one, 'name')}".rstrip() for one in groups
+            )
+            terminal.data(f"set {text(entry, 'set')} of {day(text(entry, 'made'))}: {scheme}")
+        else:
+            terminal.data(f"entry {text(entry, 'entry')}: what was noted of its shares has not come here")
         if labels := texts(entry, "labels"):
             terminal.data(f"  shares: {', '.join(labels)}")
         drill = inner(entry, "drill")
@@ -266,24 +268,3 @@ def recovery_status(args: argparse.Namespace, session: Session) -> int:
     if answer.get("due") is True:
         terminal.talk("a drill is due: meshctl recovery drill")
     return OK
-
-
-# --- the passphrase of shares -----------------------------------------------------------------------------------------
-
-
-def _passphrase_arguments(parser: argparse.ArgumentParser) -> None:
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--share-passphrase", action="store_true", help="the shares have a passphrase besides: ask for it"
-    )
-    where.add_argument("--share-passphrase-file", metavar="F", help="… read it from F (- for stdin)")
-
-
-def _share_passphrase(args: argparse.Namespace, session: Session, *, new: bool) -> str | None:
-    if args.share_passphrase_file is not None:
-        return passphrases.from_file(args.share_passphrase_file, session.terminal)
-    if not args.share_passphrase:
-        return None
-    if new:
-        return passphrases.ask_new(session.terminal, "New passphrase of the shares")
-    return passphrases.ask(session.terminal, "Passphrase of the shares: ")

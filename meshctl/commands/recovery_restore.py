@@ -28,9 +28,7 @@ def recovery_restore_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--insecure-http", action="store_true", help="reach the portal without TLS, for a test")
     parser.add_argument("--share-file", metavar="F", action="append", help="a file that holds a share; repeat it")
     parser.add_argument("--forget", action="store_true", help="forget the shares that were typed so far, and stop")
-    parser.add_argument(
-        "--share-passphrase-file", metavar="F", help="the passphrase of the shares, where they have one"
-    )
+    passphrases.share_arguments(parser)
     parser.add_argument("--check", metavar="LETTERS", help="what stands beside the shares")
     parser.add_argument("--name", metavar="NAME", help="name of this device (default: the host's)")
     passphrases.device_arguments(parser)
@@ -72,8 +70,8 @@ def recovery_restore(args: argparse.Namespace, session: Session) -> int:
         body["unproved"] = True
     if args.insecure_http:
         body["plain"] = True
-    if args.share_passphrase_file is not None:
-        body["share_passphrase"] = passphrases.from_file(args.share_passphrase_file, terminal)
+    if (secret := passphrases.of_shares(args, terminal)) is not None:
+        body["share_passphrase"] = secret
     if not inside:
         device = device_passphrase(args, session)
         body |= {"no_passphrase": True, "force": args.force} if device is None else {"passphrase": device}

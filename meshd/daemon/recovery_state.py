@@ -11,6 +11,7 @@ from meshd.daemon.context import DAY_MS, Daemon
 from meshd.daemon.drilling import Peer
 from meshd.profile import payload
 from meshd.profile.apps.recovery_note import Noted
+from meshd.profile.shares import Scheme
 from meshd.store import peers
 from meshd.store import portals_client as store
 
@@ -87,15 +88,17 @@ def _held(app: App, vid: bytes, names: dict[str, str]) -> list[dict[str, Any]]:
     return found
 
 
+def group_views(scheme: Scheme) -> list[dict[str, Any]]:
+    return [{"name": group.name, "threshold": group.threshold, "shares": group.shares} for group in scheme.groups]
+
+
 def _about(one: Noted, names: dict[str, str]) -> dict[str, Any]:
     drill = one.drill
     return {
         "set": one.set_name,
         "made": one.made,
         "group_threshold": one.scheme.threshold,
-        "groups": [
-            {"name": group.name, "threshold": group.threshold, "shares": group.shares} for group in one.scheme.groups
-        ],
+        "groups": group_views(one.scheme),
         "labels": [share.label for share in one.shares],
         "drill": None
         if drill is None

@@ -102,7 +102,7 @@ async def from_portal(portals: Portals, where: Where, key: bytes, *, unproved: b
     if not listed:
         raise NotFound(
             f"{where.account.portal} has no recovery entry for these shares.",
-            hint="look whether they are the newest; a passphrase of the shares that is wrong looks the same",
+            hint="look whether they are the newest; a wrong passphrase of the shares looks the same, and --check tells",
         )
     entry, escrowed = _opened(listed[0][0], key)
     account = _account(where.account, escrowed.info.accounts)

@@ -30,7 +30,7 @@ PREPARE_REQUEST = record(
         "labels": array(LABEL, "one for each share, in order", most=256),
         "strength": integer("bits: 256 or 128", least=128, most=256),
         "share_passphrase": SECRET,
-        "replace": boolean("in place of the shares that there are"),
+        "replace": boolean("in place of the shares that there are; split and labelled as these, unless it says how"),
         **WITH_MASTER,
     },
 )
@@ -48,6 +48,9 @@ PREPARED = record(
         "token": TOKEN,
         "set": SET,
         "check": text("five letters that stand beside the shares: they tell a wrong passphrase", most=8),
+        "made": TIME,
+        "group_threshold": integer("groups that are needed", least=1, most=16),
+        "groups": array(GROUP, "how they were split", least=1, most=16),
         "shares": array(NEW_SHARE, "told once; they count after `commit` alone"),
     },
     about="new shares. Nothing is changed yet",

@@ -117,8 +117,8 @@ class Scheme:
 
 def read(text: str) -> Share:
     """A share from its words, as typed: any case, any white space, four letters of a word and more. Numbers are
-    left out, and lines that begin with `#` or hold a colon, so that a whole page can be given. ShareError."""
-    lines = [line for line in text[: 64 * 1024].splitlines() if not line.lstrip().startswith("#") and ":" not in line]
+    left out, and lines that begin with `#` or hold a colon or a tag, so that a whole page can be given. ShareError."""
+    lines = [line for line in text[: 64 * 1024].splitlines() if not _beside(line)]
     typed = [word for word in " ".join(lines).split() if not word.rstrip(".").isdecimal()]
     found = [words.find(word) for word in typed[:MAX_GIVEN]]
     if len(typed) not in words.LENGTHS:
@@ -128,18 +128,13 @@ def read(text: str) -> Share:
         )
     known = [word for word in found if word is not None]
     if len(known) < len(found):
-        where = ", ".join(str(place) for place, word in enumerate(found, 1) if word is None)
-        raise ShareError(
-            WORDS, f"Not in the list of words: the word at {where} of {len(found)}.", misread=words.misread(found)
-        )
+        where = _at([place for place, word in enumerate(found, 1) if word is None])
+        raise ShareError(WORDS, f"Not in the list of words: {where} of {len(found)}.", misread=words.misread(found))
     if not words.checksum_holds(known):
         misread = words.misread(known)
-        at = ", ".join(str(one.place) for one in misread)
-        told = (
-            f"the likeliest wrong: the word{'s' if len(misread) > 1 else ''} at {at}"
-            if misread
-            else "three words or more are wrong"
-        )
+        told = f"the likeliest wrong: {_at([one.place for one in misread])}" if misread else "three or more are wrong"
+        if len(misread) > 1:  # of three wrong words every second set looks like two others
+            told += "; if these are right, three or more are wrong"
         raise ShareError(CHECKSUM, f"All words are in the list, but they don't fit together: {told}.", misread=misread)
     mnemonic = " ".join(known)
     try:
@@ -156,6 +151,14 @@ def read(text: str) -> Share:
         raw.member_threshold,
         8 * len(raw.value),
     )
+
+
+def _beside(line: str) -> bool:
+    return line.lstrip().startswith("#") or ":" in line or "<" in line
+
+
+def _at(places: Sequence[int]) -> str:
+    return f"the word{'s' if len(places) > 1 else ''} at {', '.join(map(str, places))}"
 
 
 def split(secret: bytes, scheme: Scheme, passphrase: str = "") -> list[list[Share]]:
@@ -189,9 +192,11 @@ def lacking(shares: Sequence[Share]) -> str:
         for group in sorted(needed)
         if held[group] < needed[group]
     ]
-    if first.groups > 1:
-        wanting.append(f"in all {first.group_threshold} groups of {first.groups}")
-    return ", ".join(wanting)
+    more = first.group_threshold - len(needed)
+    if more > 0:
+        wanting.append(f"the shares of {more} more group{'' if more == 1 else 's'}")
+    many = f"; {first.group_threshold} of the {first.groups} groups are needed" if first.groups > 1 else ""
+    return ", ".join(wanting) + many
 
 
 def combine(shares: Sequence[Share], passphrase: str = "", check: str = "") -> bytes:

@@ -259,6 +259,16 @@ async def test_a_mistyped_account_is_put_right_by_the_entry_and_one_that_was_mis
         assert [row.account for row in portals_client.every(reader)] == [ACCOUNT]
 
 
+async def test_which_of_several_shares_is_mistyped_is_said(home: Path) -> None:
+    async with world(home) as made, asked(made, lan=False) as (here, body):
+        wrong = " ".join([*made.told[1].mnemonic.split()[:-1], "zzz"])
+        told = await here.ask(
+            "POST", "/v1/recovery/restore", body | {"account": ACCOUNT, "shares": [made.told[0].mnemonic, wrong]}
+        )
+        assert told.code == "share"
+        assert "Share 2: Not in the list of words: the word at 33 of 33." in str(told.body)
+
+
 async def test_shares_that_are_made_remember_the_log_of_every_portal(home: Path) -> None:
     async with world(home) as made, serving(made.laptop, online=SimpleNamespace(portals=made.portals)) as here:
         proof = {"master_passphrase": MASTER}

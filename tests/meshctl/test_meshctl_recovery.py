@@ -68,7 +68,10 @@ async def test_refreshed_shares_replace_the_old_ones(person: Person) -> None:
     assert (again.code, "refresh" in again.err) == (ERROR, True)
     assert not (person.home / "b").exists()
     assert (await person.create("c", command="refresh")).code == OK
-    assert len(person.files("c")) == 5
+    assert len(person.files("c")) == 3
+    assert "needed: 2 of 3" in Path(person.files("c")[0]).read_text()
+    assert (await person.create("d", "--shares", "5", command="refresh")).code == OK
+    assert "needed: 3 of 5" in Path(person.files("d")[4]).read_text()
     old = await person("recovery", "check-share", "--share-file", person.files("a")[0])
     assert (old.code, "replaced" in old.err) == (ATTACK, True)
     gone = await person("recovery", "revoke", "--yes", "--master-passphrase-file", person.master)
@@ -81,15 +84,23 @@ async def test_groups_and_a_passphrase(person: Person) -> None:
     groups = ("--group", "family:2of3", "--group", "lawyer:1of1", "--share-passphrase-file", secret)
     made = await person.create("a", *groups, "--json")
     assert made.code == OK, made.err
+    assert (
+        "2 of these groups: 2 of 3 family, 1 of 1 lawyer, and their passphrase"
+        in Path(person.files("a")[0]).read_text()
+    )
     family, lawyer = person.files("a")[:3], person.files("a")[3]
-    for name in (family[0], lawyer):
+    for name, wanted in ((family[0], "1 more of group 1, the shares of 1 more group"), (lawyer, "1 more of group 1")):
         few = await person("recovery", "drill", "--share-file", name)
         assert few.code == ERROR
+        assert f"{wanted}; 2 of the 2 groups are needed" in few.err
     wrong = secret_file(person.home, "wrong", "not it")
     check = ("--check", made.json["check"])
     tried = ("recovery", "drill", "--share-file", family[1], *check, "--share-passphrase-file")
     assert (await person(*tried, wrong)).code == DENIED
     assert (await person(*tried, secret)).code == OK
+    again = await person.create("b", command="refresh")
+    assert again.code == OK
+    assert [Path(name).name[11:] for name in person.files("b")] == [Path(name).name[11:] for name in person.files("a")]
 
 
 async def test_pages_have_the_words_and_a_picture_of_them(person: Person) -> None:
@@ -99,6 +110,23 @@ async def test_pages_have_the_words_and_a_picture_of_them(person: Person) -> Non
     assert page.suffix == ".html"
     assert "<svg" in page.read_text()
     assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    read = await person("recovery", "check-share", "--share-file", str(page))
+    assert (read.code, read.err) == (OK, "Share 1 of 5 of this mesh (share 1), current.\n")
+
+
+async def test_of_several_files_each_is_named_and_what_is_no_text_is_said_to_be_none(person: Person) -> None:
+    typed = await person("recovery", "drill", tty=True)
+    assert (typed.code, "no recovery shares" in typed.err) == (ERROR, True)
+    assert (await person.create("a")).code == OK
+    first, second = person.files("a")[:2]
+    other = Path(second)
+    other.write_text(other.read_text().replace(" 1. ", " 1. zzz", 1))
+    seen = await person("recovery", "check-share", "--share-file", first, "--share-file", second)
+    assert seen.code == ATTACK
+    assert [line.partition(": ")[0] for line in seen.err.splitlines()] == [first, second]
+    assert "the word at 1 of 33" in seen.err
+    zeros = secret_file(person.home, "zeros", "\0" * 70000)
+    assert (await person("recovery", "check-share", "--share-file", zeros)).code == USAGE
 
 
 async def test_without_a_place_for_shares_none_are_made(person: Person) -> None:
@@ -143,6 +171,9 @@ async def test_a_share_is_typed_with_four_letters_and_mended(person: Person) -> 
     written = secret_file(person.home, "mistyped", "\n".join([*words[:9], wrong, *words[10:]]))
     shown = await person("recovery", "check-share", "--share-file", written, tty=True, stdin="\n")
     assert f"word 10: perhaps {words[9]}" in shown.out
+    twice = "\n".join([*words[:9], words[8], *words[9:32]]) + f"\n10 -\n{words[32]}\n"
+    seen = await person("recovery", "check-share", tty=True, stdin=twice)
+    assert (seen.code, "current" in seen.err) == (OK, True), seen.out
     for seen in (given_up, shown):
         assert "the word at 10" in seen.err
         assert not {*words[4:], wrong} & {*seen.err.split(), *seen.out.rpartition("\x1b[?1049l")[2].split()}

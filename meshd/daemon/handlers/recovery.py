@@ -14,7 +14,7 @@ from meshd.daemon.context import Daemon
 from meshd.daemon.handlers import wishes
 from meshd.daemon.portals import proving
 from meshd.daemon.recovering import Wish
-from meshd.daemon.recovery_state import due, report, to_ask
+from meshd.daemon.recovery_state import due, group_views, report, to_ask
 from meshd.errors import BadRequest, MeshError
 from meshd.profile import payload, shares
 from meshd.profile.apps.recovery_note import Drill, Noted
@@ -41,9 +41,10 @@ async def prepare(app: App, call: Call) -> dict[str, Any]:
     key = await _master(app, body)
     running = _portals(app)
     believed = [pin for portal in running if (pin := portal.watch.pin) is not None and not pin.frozen]
+    scheme, labels = await _split(app.daemon, body)
     wish = Wish(
-        _scheme(body),
-        tuple(body.get("labels", ())),
+        scheme,
+        labels,
         body.get("strength", 256),
         body.get("share_passphrase", ""),
         bool(body.get("replace")),
@@ -57,6 +58,9 @@ async def prepare(app: App, call: Call) -> dict[str, Any]:
         "token": prepared.token,
         "set": prepared.noted.set_name,
         "check": check,
+        "made": prepared.noted.made,
+        "group_threshold": scheme.threshold,
+        "groups": group_views(scheme),
         "shares": [
             {
                 "number": number,
@@ -97,6 +101,17 @@ async def _master(app: App, body: dict[str, Any]) -> SigningKey:
     if key is None:
         raise wishes.master_needed("What recovery shares are for needs the master passphrase.")
     return key
+
+
+async def _split(daemon: Daemon, body: dict[str, Any]) -> tuple[Scheme, tuple[str, ...]]:
+    """How shares are to be split, and their labels. Those that replace others are split as these, unless it is said."""
+    labels = tuple(body.get("labels", ()))
+    if body.get("replace") and not body.keys() & {"threshold", "shares", "groups", "group_threshold"}:
+        noted, entries = await _current(daemon) or ([], frozenset())
+        for one in noted:
+            if one.entry in entries:
+                return one.scheme, labels or tuple(share.label for share in one.shares)
+    return _scheme(body), labels
 
 
 def _scheme(body: dict[str, Any]) -> Scheme:

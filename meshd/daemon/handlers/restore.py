@@ -18,6 +18,7 @@ from meshd.daemon.searching import Found
 from meshd.errors import BadRequest, Exists, Locked, MeshError, NetworkError, NotFound, Refused, RemoteProtocolError
 from meshd.localapi.errors import with_details
 from meshd.profile import escrow, shares
+from meshd.profile.shares import Share, ShareError
 
 if TYPE_CHECKING:
     from meshd.daemon.api import App, Call
@@ -60,7 +61,7 @@ async def restore(app: App, call: Call) -> dict[str, Any]:
             check_unsealed(admin=True, force=bool(body.get("force")))
     name = checked_name(body.get("name", "device"))
     kept = app.recovering.restore
-    together = [shares.read(words) for words in body["shares"]] if "shares" in body else kept.of(daemon)
+    together = _read(body["shares"]) if "shares" in body else kept.of(daemon)
     key = await app.guard.tried(
         lambda: drilling.combine(together, body.get("share_passphrase", ""), body.get("check", ""))
     )
@@ -89,6 +90,16 @@ async def restore(app: App, call: Call) -> dict[str, Any]:
         "proof": None if proof is None else {"state": proof.state, "why": proof.why[:300], "records": proof.records},
         "others": [{"id": udf, "name": names.shown(called, udf)} for udf in sorted(daemon.snapshot.siblings)],
     }
+
+
+def _read(listed: list[str]) -> list[Share]:
+    found = []
+    for place, words in enumerate(listed):
+        try:
+            found.append(shares.read(words))
+        except ShareError as exc:
+            raise ShareError(exc.fault, f"Share {place + 1}: {exc}", misread=exc.misread, places=(place,)) from None
+    return found
 
 
 def _caught_up(app: App) -> bool:
