@@ -90,7 +90,7 @@ def undo(pen: Pen, id: str, *, master_key: SigningKey | None = None) -> Undoable
             raise Denied("Taking that back takes the master passphrase.")
         if pen.replica.authority.role(one.subject) is before.role:
             if before.role is Role.MEMBER:
-                roles.set_grants(pen, one.subject, before.grants, master_key=master_key)
+                roles.set_grants(pen, one.subject, _without(pen, one), master_key=master_key)
         else:
             grants = before.grants if before.role is Role.MEMBER else None
             roles.set_role(pen, one.subject, before.role, master_key=master_key, grants=grants)
@@ -99,6 +99,19 @@ def undo(pen: Pen, id: str, *, master_key: SigningKey | None = None) -> Undoable
     else:
         vault_admin.rename(pen, one.subject, before)
     return one
+
+
+def _without(pen: Pen, one: Undoable) -> dict[str, str]:
+    """The grants that a member has now, with those that this change touched as they were before it: what was granted
+    since stays."""
+    assert isinstance(one.before, Rights) and isinstance(one.after, Rights)
+    wanted = {name: level for udf, name, level in pen.replica.authority.grants() if udf == one.subject}
+    for name in one.before.grants.keys() | one.after.grants.keys():
+        if one.before.grants.get(name) != one.after.grants.get(name):
+            wanted.pop(name, None)
+            if name in one.before.grants:
+                wanted[name] = one.before.grants[name]
+    return wanted
 
 
 # --- what changed -----------------------------------------------------------------------------------------------------

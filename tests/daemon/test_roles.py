@@ -363,3 +363,16 @@ def test_an_undone_role_gives_back_the_grants_that_went_with_it() -> None:
     assert reads(phone) == {"ssh", "group", "discovery"}
     with pytest.raises(NotFound):
         phone.add("one.example")
+
+
+def test_taking_one_grant_back_leaves_those_that_came_after_it() -> None:
+    laptop = found()
+    ssh, mail, note = (vault(laptop, name) for name in ("ssh", "mail", "note"))
+    phone = laptop.admit("phone", grants={ssh: READ})
+    laptop.write(lambda pen: roles.grant(pen, phone.udf, {mail: READ}))
+    laptop.now_ms += 1000
+    laptop.write(lambda pen: roles.grant(pen, phone.udf, {note: WRITE}))
+    first = [one for one in laptop.write(undo.every) if one.what == undo.RIGHTS][-1]
+    laptop.write(lambda pen: undo.undo(pen, first.id))
+    phone.pull(laptop)
+    assert reads(phone) == {"ssh", "note", "group", "discovery"}
