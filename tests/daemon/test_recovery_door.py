@@ -22,6 +22,7 @@ from meshd.daemon.door_limits import ALL, EACH, HOUR, KEPT, WRONG, Visits
 from meshd.daemon.drilling import BUSY, FOUND, Peer
 from meshd.errors import RemoteProtocolError
 from meshd.net import streams, tls
+from meshd.net.discovery import SYNC_TYPE, Service
 from meshd.profile import shares
 from meshd.profile.claim import Kind
 from meshd.profile.shares import Scheme
@@ -225,3 +226,36 @@ async def test_more_profiles_than_one_introduction_takes_come_through_the_door_a
         monkeypatch.setattr(recovery_door, "MAX_BYTES", 10_000_000)
         with pytest.raises(RemoteProtocolError, match="without end"):
             await searching.from_lan(owner, there.key, secrets.token_bytes, there.address)
+
+
+async def test_who_has_given_the_entry_is_waited_for_beyond_the_search_and_who_is_silent_is_not(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "SEARCH_SECONDS", 1.0)
+    monkeypatch.setattr(searching, "LATE_SECONDS", 0.1)
+    async with door(home) as there:
+        owner, large, send = there.lan.host("owner"), bytes(2_000_000), streams.send
+        held = recovery_door._raws
+
+        def much(connection: sqlite3.Connection, kind: Kind, identifier: str | None = None) -> Iterator[bytes]:
+            yield from held(connection, kind, identifier)
+            yield from [large] * (10 if kind is Kind.CONTAINER else 0)
+
+        async def slow(stream: trio.abc.SendStream, data: bytes) -> None:
+            await trio.sleep(0.15 if len(data) > len(large) else 0)
+            await send(stream, data)
+
+        async def silent(stream: trio.abc.Stream, _: str) -> None:
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(recovery_door, "_raws", much)
+        monkeypatch.setattr(streams, "send", slow)
+        async with trio.open_nursery() as nursery:
+            other = there.lan.host("another mesh's")
+            port = await nursery.start(other.serve, silent)
+            await other.discovery.announce("sync", Service(SYNC_TYPE, "a" * 26, port, {"v": b"1"}))
+            began = trio.current_time()
+            found = await searching.from_lan(owner, there.key, secrets.token_bytes)
+            assert found.raws.count(large) == 10
+            assert 1.0 < trio.current_time() - began < 10
+            nursery.cancel_scope.cancel()
