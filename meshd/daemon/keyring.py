@@ -117,10 +117,16 @@ class Keyring:
 
     def aside(self, connection: sqlite3.Connection, identifier: str) -> dict[str, EpochKey]:
         """The keys of a vault's quarantined containers, as far as they are wrapped to this device. Whoever had not
-        heard that these do not stand may have written under them what does; they are for reading alone."""
+        heard that these do not stand may have written under them what does; they are for reading alone.
+
+        Where a head is closed to this device, those of the containers before it as well: it may have been a reader
+        then."""
         found: dict[str, EpochKey] = {}
+        heads = versions.heads(connection, Kind.CONTAINER, identifier)
+        closed = any(self._containers.get(vid) is None for vid in heads)
         rows = connection.execute(
-            "SELECT vid, raw FROM versions WHERE kind = 2 AND identifier = ? AND state = 3", (identifier,)
+            "SELECT vid, raw FROM versions WHERE kind = 2 AND identifier = ? AND state IN (?, ?)",
+            (identifier, State.QUARANTINED, State.APPLIED if closed else State.QUARANTINED),
         ).fetchall()
         for vid, raw in rows:
             if raw is not None and vid not in self._containers:

@@ -299,6 +299,21 @@ def test_a_stolen_admin_loses_what_he_did_since_a_moment_and_the_person_says_wha
     assert again in laptop.passwords()
 
 
+def test_who_becomes_an_admin_again_opens_what_it_could_open_before() -> None:
+    """The one who held the keys is removed before it met the new admin, which had them once, when it was a member."""
+    laptop = found()
+    phone = laptop.admit("phone")
+    old = laptop.add("old.example")
+    phone.pull(laptop)
+    laptop.write(lambda pen: roles.set_role(pen, phone.udf, Role.RELAY))
+    late = laptop.add("late.example")
+    phone.pull(laptop)
+    phone.write(lambda pen: roles.set_role(pen, phone.udf, Role.ADMIN, master_key=laptop.master_key))
+    phone.write(lambda pen: removal.remove(pen, [laptop.udf], master_key=laptop.master_key))
+    assert phone.passwords() == {old: "secret"} and late not in phone.passwords()
+    assert phone.write(rotation.settle) == ()
+
+
 def test_what_nobody_else_can_open_is_said_before_it_is_lost() -> None:
     """Its admin is gone, a relay was made an admin in its place, and now the last who has the keys is to be removed."""
     laptop = found()
