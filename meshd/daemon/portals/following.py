@@ -59,6 +59,7 @@ class _Page:
     end: bool  # nothing follows as yet
     asked: int  # how often somebody had wanted to know, when it was asked for
     told: tuple[Noticed, ...] = ()
+    life: int = 0  # of the portal, when it was asked for
 
 
 class Following:
@@ -140,7 +141,7 @@ class Following:
             end = page.end and portal.nudges == asked
 
     async def _page(self, key: str, wait: int, nudges: int) -> _Page:
-        mesh = self._daemon.snapshot.mesh
+        mesh, life = self._daemon.snapshot.mesh, self._portal.life
         asked = GetRequest(
             key_values=[KeyValue(key="UserProfile", value=mesh)],
             search_constraints=SearchConstraints(max_entries=PAGE, page_key=key or None),
@@ -155,7 +156,7 @@ class Following:
         if len(following) > MAX_PAGE_KEY or (items and not following):
             raise RemoteProtocolError("the portal does not say where its feed goes on")
         raws = tuple(bytes(item.data) for item in items if item.data)
-        return _Page(raws, following or key, not items, nudges, tuple((answer.notices or ())[:MAX_TOLD]))
+        return _Page(raws, following or key, not items, nudges, tuple((answer.notices or ())[:MAX_TOLD]), life)
 
     async def _not_there(self, key: str) -> None:
         """The portal says that there is nothing: it lost what it had, the account is not open, or it does not know us.
@@ -170,6 +171,7 @@ class Following:
         if lost or (key and not shown):
             # Of another life of that portal: what it lost it gets from us again.
             portal.page_key = ""
+            portal.life += 1
             portal.holds.clear()
             await daemon.transact(lambda connection, outcome: store.begin_anew(connection, portal.name))
             self._anew = True
@@ -222,6 +224,9 @@ class Following:
         asked = -1  # a portal that is reached anew, or asked by a person, shows its log even where there is no news
         async with pages:
             async for page, verified in pages:
+                if page.life != portal.life:  # it is good to have it, and says nothing of what the portal has now
+                    await self._accept(verified, None)
+                    continue
                 if page.raws or page.page_key != portal.page_key or page.asked != asked:
                     asked = page.asked
                     await self._accept(verified, page.page_key, await portal.watch.look(), page.told)

@@ -109,6 +109,7 @@ class Publishing:
         connection = daemon.reader.connection
         while True:
             portal.watch.check()
+            life = portal.life
             at = store.cursor(connection, portal.name)
             rows = store.after(connection, at, ROWS)
             late = dict(store.due(connection, portal.name, daemon.now_ms(), ROWS))
@@ -123,6 +124,9 @@ class Publishing:
                 await trio.sleep(FOREIGN_SECONDS)
                 todo = [row for row in todo if row.vid not in portal.holds]
             done = await self._push(todo)
+            if portal.life != life:  # what it took it may have lost meanwhile
+                portal.holds.clear()
+                continue
             failed = {row.seq: row for row in todo if row.vid not in done}
             waiting = [row for row in [*rows, *late] if row.state is State.PENDING and row.vid not in portal.holds]
             now = daemon.now_ms()

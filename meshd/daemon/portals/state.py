@@ -40,6 +40,7 @@ class Portal:
     published: int = -1  # `daemon.moved` up to which everything was published
     holds: dict[bytes, int] = field(default_factory=dict)  # vid → our seq: what it has of what is still to be published
     verifying: tuple[int, int] | None = None  # while its feed is verified: versions proved, and how many there may be
+    life: int = 0  # how often it had lost what it had: what was said before that does not count
     nudges: int = 0
     leaving: bool = False  # the mesh gave it up; it gets this last word
     last_success: int = 0
