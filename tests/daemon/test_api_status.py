@@ -12,7 +12,7 @@ import trio
 from harness.devices import Device as Home
 from harness.devices import mesh
 from harness.local_api import NOW, Device, StandInSiblings, good, running, serving
-from meshd.daemon import membership, names, status
+from meshd.daemon import health, membership, names
 from meshd.daemon.context import wait
 from meshd.daemon.progress import Progress
 from meshd.daemon.siblings import Sibling
@@ -166,7 +166,7 @@ async def test_a_fork_of_a_device_is_told(home: Path) -> None:
 
 
 async def test_a_full_disk_is_told_before_it_hurts(home: Path, rng, monkeypatch) -> None:
-    monkeypatch.setattr(status, "DISK_LOW", 2**62)
+    monkeypatch.setattr(health, "DISK_LOW", 2**62)
     async with running(home, rng) as device:
         await device.init()
         assert await codes(device) == ["disk-low"]

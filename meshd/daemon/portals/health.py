@@ -10,7 +10,7 @@ from meshd.store import portal_pins
 from meshd.store.portal_pins import PinRow
 
 if TYPE_CHECKING:
-    from meshd.daemon.status import Health
+    from meshd.daemon.health import Health
 
 
 def examine(daemon: Daemon, health: Health) -> None:
