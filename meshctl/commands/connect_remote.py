@@ -35,8 +35,9 @@ def connect(args: argparse.Namespace, session: Session) -> int:
             body[member] = getattr(args, option)
     if args.insecure_http:
         body["plain"] = True
-    if session.as_json and args.fingerprint is None and "account" in body and not args.no_wait:
-        raise BadRequest("with --json nobody can compare fingerprints", hint="give the mesh's with --fingerprint")
+    if (session.as_json or args.no_wait) and args.fingerprint is None and "account" in body:
+        option = "--json" if session.as_json else "--no-wait"
+        raise BadRequest(f"with {option} nobody can compare fingerprints", hint="give the mesh's with --fingerprint")
     passphrase = device_passphrase(args, session)
     if passphrase is None:
         body["no_passphrase"] = True

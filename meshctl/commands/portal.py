@@ -9,6 +9,7 @@ from meshctl.client import path
 from meshd.errors import BadRequest, NotFound
 from meshd.localapi.errors import ApiError
 
+_NONE = "no portals: meshctl portal add NAME@PORTAL"
 MOST_WAIT = 24 * 3600.0  # seconds: a portal's whole feed is read
 
 TYPE_CHECKING = False
@@ -49,7 +50,7 @@ def portal_list(args: argparse.Namespace, session: Session) -> int:
         return 0
     found = records(answer, "portals")
     if not found:
-        session.terminal.talk("no portals: meshctl portal add NAME@PORTAL")
+        session.terminal.talk(_NONE)
         return 0
     from meshctl import table
 
@@ -70,6 +71,8 @@ def portal_status(args: argparse.Namespace, session: Session) -> int:
     if session.as_json:
         session.json({"portals": found})
         return 0
+    if not found:
+        session.terminal.talk(_NONE)
     for one in found:
         session.terminal.data(f"{text(one, 'account')}: {text(one, 'state')}, {_step(one)}")
         session.terminal.data(f"  last reached: {ago(text(one, 'last_success'))}")
@@ -120,7 +123,7 @@ def portal_verify(args: argparse.Namespace, session: Session) -> int:
     if session.as_json:
         session.json({"portals": found})
     elif not found:
-        session.terminal.talk("no portals: meshctl portal add NAME@PORTAL")
+        session.terminal.talk(_NONE)
     for one in found if not session.as_json else ():
         session.terminal.data(f"{text(one, 'account')}: {text(one, 'verdict')}: {text(one, 'message')}")
         proved, siblings = number(one, "proved"), number(one, "siblings")

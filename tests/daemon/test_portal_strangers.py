@@ -116,6 +116,7 @@ async def test_a_request_that_was_signed_for_another_portal_is_not_taken(home):
         body = publish(alice.container())
         answer = await client.send(request_bytes(body, signed(body, alice.first, host="portal.elsewhere.example")))
         assert answer.status == 401
+        assert b"belongs to another portal" in answer.body
         for host in ("example.net:443", "portal.example.net", f"127.0.0.1:{running.port}", "localhost"):
             answer = await client.send(request_bytes(body, signed(body, alice.first, host=host)))
             assert answer.status == 201, host

@@ -122,6 +122,13 @@ def test_an_account_is_added_listed_shown_and_given_up(meshctl: Shell, daemon: F
     assert meshctl("portal", "remove", ACCOUNT, "--yes").code == 1
 
 
+def test_a_mesh_without_portals_is_told_how_to_add_one(meshctl: Shell, daemon: FakePortals) -> None:
+    for command in ("list", "status"):
+        run = meshctl("portal", command)
+        assert (run.code, run.out) == (0, "")
+        assert "meshctl portal add" in run.err
+
+
 def test_closing_has_the_portal_close_the_account(meshctl: Shell, daemon: FakePortals) -> None:
     meshctl("portal", "add", ACCOUNT)
     assert "is closed" in meshctl("portal", "close", ACCOUNT, "--yes").err
@@ -218,7 +225,8 @@ def test_a_no_that_the_daemon_takes_a_moment_to_hear_is_not_asked_for_again(
 
 def test_a_script_must_say_which_mesh_it_means(meshctl: Shell, daemon: FakePortals) -> None:
     daemon.mesh = False
-    assert meshctl("connect", ACCOUNT, "--json", "--no-passphrase").code == 2
+    for option in ("--json", "--no-wait"):
+        assert meshctl("connect", ACCOUNT, option, "--no-passphrase").code == 2
     assert meshctl("connect", "7-orbit-walnut", "--fingerprint", MESH, "--no-passphrase").code == 2
 
 

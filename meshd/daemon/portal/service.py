@@ -52,6 +52,10 @@ class _NotVerified(MeshError):
     code = "signature"
 
 
+class _Elsewhere(MeshError):
+    """The request was signed for another portal, which could pass it on to this one."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Wait:
     """For how long a client is to stay away: because he asks too often, or because the portal can't keep up."""
@@ -201,6 +205,8 @@ class Service:
             decision = await self._ask(request, checked, context)
         except _NotVerified:
             return decide.refusal(asked.transaction, context, SignatureError()), _Wait()
+        except _Elsewhere:
+            return rights.refuse(asked.transaction, context, Status.UNAUTHORIZED, Reason.OTHER_PORTAL), _Wait()
         except LogBehind as exc:
             _log.warning("nothing is written: %s", exc)
             return rights.refuse(asked.transaction, context, Status.OVERLOAD, Reason.BEHIND), _Wait(BEHIND_SECONDS)
@@ -258,7 +264,7 @@ class Service:
     ) -> None:
         authority = request.headers.get("host", "")
         if not self._is_here(authority, request.local):
-            raise SignatureError("signed for another portal")  # which could pass it on to this one
+            raise _Elsewhere
         path = request.target.partition("?")[0]
         message = httpsig.Signable(request.method, authority, path, request.headers, query)
         httpsig.check(presented, message, request.body, key, now=now, tag=tag)
