@@ -6,6 +6,7 @@ import pytest
 
 from meshd.errors import StoreDamaged, StoreError, StoreTooNew
 from meshd.profile.claim import Kind, State
+from meshd.store import portal_key_rows as keys
 from meshd.store import portal_rows as rows
 from meshd.store.db import known_migrations
 from meshd.store.portal_db import APPLICATION_ID, PORTAL, open_portal
@@ -91,12 +92,12 @@ def test_the_place_of_a_time_is_found_by_halves(connection):
 
 def test_the_newest_profile_says_which_key_a_device_has(connection):
     mesh = rows.make_mesh(connection, MESH)
-    rows.put_members(connection, mesh, ["D"])
-    rows.put_device(connection, "D", "OLD", b"1" * 32, 1, b"a")
-    rows.put_device(connection, "D", "NEW", b"2" * 32, 2, b"b")
-    rows.put_device(connection, "D", "OLD", b"1" * 32, 1, b"a")
-    assert rows.devices_of(connection, "NEW") == [(MESH, "D", False)] and rows.devices_of(connection, "OLD") == []
-    assert rows.device_key(connection, "NEW") == b"2" * 32 and rows.device_key(connection, "OLD") is None
+    keys.put_members(connection, mesh, ["D"])
+    keys.put_device(connection, "D", "OLD", b"1" * 32, 1, b"a")
+    keys.put_device(connection, "D", "NEW", b"2" * 32, 2, b"b")
+    keys.put_device(connection, "D", "OLD", b"1" * 32, 1, b"a")
+    assert keys.devices_of(connection, "NEW") == [(MESH, "D", False)] and keys.devices_of(connection, "OLD") == []
+    assert keys.device_key(connection, "NEW") == b"2" * 32 and keys.device_key(connection, "OLD") is None
 
 
 def test_what_has_expired_is_forgotten_and_nothing_else(connection):

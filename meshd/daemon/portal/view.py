@@ -22,6 +22,7 @@ from meshd.portal.view import Account, Answered, Device, Known, LogPage, LogStat
 from meshd.profile import links
 from meshd.profile.claim import Kind, State
 from meshd.profile.trust import Authority
+from meshd.store import portal_key_rows
 from meshd.store import portal_rows as rows
 
 if TYPE_CHECKING:
@@ -92,14 +93,14 @@ class SqliteView:
     def devices_of(self, dak: str) -> Sequence[Device]:
         return [
             Device(mesh, udf)
-            for mesh, udf, old in rows.devices_of(self.connection, dak)
+            for mesh, udf, old in portal_key_rows.devices_of(self.connection, dak)
             if old or ((authority := self.authority(mesh)) is not None and udf in authority.ever_devices())
         ]
 
     def signing_key(self, signer: str) -> VerifyKey | None:
         key = self._keys.get(signer)
         if key is None:
-            public = rows.signer(self.connection, signer)
+            public = portal_key_rows.signer(self.connection, signer)
             if public is None:
                 return None
             if len(self._keys) >= _KEPT_KEYS:
@@ -111,17 +112,17 @@ class SqliteView:
         known = self._daks.get(keyid)
         if known is not None:
             return known
-        found = rows.device_key(self.connection, keyid)
+        found = portal_key_rows.device_key(self.connection, keyid)
         if found is not None:
             # Kept although its device may state another by now: whose key it is, is asked anew for each request.
             if len(self._daks) >= _KEPT_KEYS:
                 self._daks.clear()
             known = self._daks[keyid] = VerifyKey(found, keyid)
             return known
-        found = rows.passing_key(self.connection, keyid)
+        found = portal_key_rows.passing_key(self.connection, keyid)
         if found is not None:
             return VerifyKey(found, keyid)
-        for mesh, _ in rows.devices_2016_of(self.connection, dak=keyid):
+        for mesh, _ in portal_key_rows.devices_2016_of(self.connection, dak=keyid):
             profile = self.profile_2016(mesh)
             key = documents2016.authentication_key(profile, keyid) if profile is not None else None
             if key is not None:
@@ -130,7 +131,7 @@ class SqliteView:
 
     def is_device_key(self, keyid: str) -> bool:
         """Is a key that `authentication_key` has found that of a device of some account, not only of one that asks?"""
-        return keyid in self._daks or bool(rows.devices_2016_of(self.connection, dak=keyid))
+        return keyid in self._daks or bool(portal_key_rows.devices_2016_of(self.connection, dak=keyid))
 
     def authority(self, mesh: str) -> Authority | None:
         return self.authorities.get(mesh) if mesh else None
@@ -214,7 +215,7 @@ class SqliteView:
         return None
 
     def signer_2016(self, kid: str) -> tuple[str, RsaVerifyKey] | None:
-        for mesh, _ in rows.devices_2016_of(self.connection, device=kid):
+        for mesh, _ in portal_key_rows.devices_2016_of(self.connection, device=kid):
             profile = self.profile_2016(mesh)
             if profile is not None and kid in profile.devices:
                 return mesh, profile.devices[kid]

@@ -22,6 +22,7 @@ from meshd.profile import device, version
 from meshd.profile.claim import Claim, Kind, State
 from meshd.profile.trust import Authority, Change
 from meshd.profile.version import Version
+from meshd.store import portal_key_rows
 from meshd.store import portal_rows as rows
 
 _PROFILES = (Kind.MASTER, Kind.PERSONAL)
@@ -162,15 +163,15 @@ class Writing:
         if claim.kind is Kind.MASTER:
             key = version.master_key(found.body)
             for udf, stated in {**version.online_keys(found.body), key.udf: key}.items():
-                rows.learn_signer(connection, udf, stated.public)
+                portal_key_rows.learn_signer(connection, udf, stated.public)
         elif claim.kind is Kind.DEVICE:
             stated_by = device.read(found)
-            rows.learn_signer(connection, stated_by.udf, stated_by.dsk.public)
-            rows.put_device(
+            portal_key_rows.learn_signer(connection, stated_by.udf, stated_by.dsk.public)
+            portal_key_rows.put_device(
                 connection, stated_by.udf, stated_by.dak.udf, stated_by.dak.public, claim.links.g, claim.vid
             )
         elif claim.kind is Kind.PERSONAL:
-            rows.put_members(connection, mesh, claim.devices)
+            portal_key_rows.put_members(connection, mesh, claim.devices)
 
     def _join(
         self, mesh: str, number: int, authority: Authority, signer: str, vid: bytes, q: tuple[bytes, ...], done: Applied
@@ -251,7 +252,7 @@ class Writing:
                 known = {udf: udf for udf in profile.devices} | {
                     udf: dak for dak, udf in profile.authentication.items()
                 }
-                rows.put_devices_2016(connection, number, known)
+                portal_key_rows.put_devices_2016(connection, number, known)
 
     # --- checkpoints of other logs ------------------------------------------------------------------------------------
 
