@@ -175,6 +175,11 @@ def due(connection: sqlite3.Connection, account: str, now_ms: int, limit: int) -
     return [(_to_publish(row[:-1]), row[-1]) for row in rows.fetchall()]
 
 
+def again(connection: sqlite3.Connection, account: str, now_ms: int) -> None:
+    """What stands in the outbox is due now."""
+    connection.execute("UPDATE outbox SET due = ? WHERE portal = ? AND due > ?", (now_ms, account, now_ms))
+
+
 def next_due(connection: sqlite3.Connection, account: str) -> int | None:
     """When the next of them is to be tried."""
     row = connection.execute("SELECT min(due) FROM outbox WHERE portal = ?", (account,)).fetchone()

@@ -17,6 +17,7 @@ from harness.devices import Device
 from harness.lan import MemoryLan
 from harness.portal_http import HttpPortal, raw
 from harness.portal_people import Person, tagged
+from meshd.daemon import authoring
 from meshd.daemon.portals.roster import Portals
 from meshd.daemon.portals.state import NotListed, Portal
 from meshd.errors import Denied, Exists, MeshError, NetworkError
@@ -313,6 +314,20 @@ async def test_a_version_that_the_portal_refuses_waits_and_does_not_hold_up_the_
         found.one.nudge()
         await found.until_in_step()
         assert first.vid in at_portal(found)
+
+
+async def test_what_the_portal_refused_goes_again_at_once_when_the_personal_profile_is_another(home: Path) -> None:
+    async with world(home) as found:
+        refused = codec._write(
+            {"PublishResponse": {"Status": 403, "Outcomes": [{"Status": 403}]}}, codec.JSON, plain=False
+        )
+        found.portal.answers = lambda transaction: raw(refused, 403) if transaction == "Publish" else None
+        first = await found.device.add("one.example", "alice", "secret")
+        await found.device.until(lambda: found.one.publish_error is not None)
+        found.portal.answers = None
+        await found.device.daemon.write(lambda pen: authoring.write_profile(pen, authoring.state(pen)))
+        await found.device.until(lambda: first.vid in at_portal(found))
+        await found.until_in_step()
 
 
 async def test_a_suspended_account_is_said_to_be_and_what_waited_goes_when_it_is_open_again(home: Path) -> None:

@@ -63,6 +63,7 @@ class Publishing:
         self._portal = portal
         self._daemon: Daemon = portal.daemon
         self._rows: dict[bytes, ChainRow] = {}
+        self._heads: tuple[bytes, ...] = ()
 
     async def run(self) -> None:
         """Publish until cancelled; whatever goes wrong is told in `status` and tried again."""
@@ -71,6 +72,7 @@ class Publishing:
         while True:
             seen = daemon.moved.count
             try:
+                await self._reconsider()
                 await self._drain()
                 await self._answer()
             except MeshError as exc:
@@ -100,6 +102,14 @@ class Publishing:
                 nursery.start_soon(woken)
                 await self._daemon.moved.after(seen)
                 nursery.cancel_scope.cancel()
+
+    async def _reconsider(self) -> None:
+        """A newer personal profile may list the key or the right for lack of which the portal refused something."""
+        heads, name = self._daemon.snapshot.heads, self._portal.name
+        if self._heads and heads != self._heads:
+            now = self._daemon.now_ms()
+            await self._daemon.transact(lambda connection, outcome: store.again(connection, name, now))
+        self._heads = heads
 
     # --- one pass -----------------------------------------------------------------------------------------------------
 
