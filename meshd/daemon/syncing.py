@@ -26,6 +26,7 @@ from meshd.net.streams import Link
 from meshd.store import chains, peers, versions
 from meshd.store.db import get_meta
 from meshd.store.replica import Outcome
+from meshd.sync.arrivals import WINDOW_BYTES, WINDOW_ITEMS
 from meshd.sync.events import (
     PeerAck,
     PeerChain,
@@ -42,7 +43,7 @@ from meshd.sync.events import (
     PeerWant,
 )
 from meshd.sync.messages import TRACES, CloseCode, HelloInfo
-from meshd.sync.session import WINDOW_BYTES, WINDOW_ITEMS, Session
+from meshd.sync.session import Session
 
 STRIKES = 3  # batches with something malformed or wrongly signed before the peer is left alone for an hour
 HELLO_SECONDS = 20.0
@@ -360,6 +361,8 @@ class Conversation:
                 raise NetworkError("the other device was removed from the mesh")
             if peers.asked(self._daemon.reader.connection) != self._asked:
                 raise NetworkError("something may stand now for which there was no room; asking for it again")
+            if self.progress.caught_up and self._announced.whole:
+                await self._tracer.end()
             with trio.move_on_after(QUIET_SECONDS / 3):
                 await self._daemon.changed.after(seen)
             silence = trio.current_time() - self._heard

@@ -14,13 +14,13 @@ the session is over.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NoReturn
 
 from meshd.errors import FormatError, LocalProtocolError, MeshError, RemoteProtocolError, VersionMismatch
 from meshd.sync import checks, codec, messages
+from meshd.sync.arrivals import WINDOW_ITEMS, Arrivals
 from meshd.sync.events import (
     Event,
     Partial,
@@ -32,7 +32,6 @@ from meshd.sync.events import (
     PeerFeed,
     PeerGone,
     PeerHello,
-    PeerItem,
     PeerNote,
     PeerProfiles,
     PeerStability,
@@ -60,51 +59,9 @@ from meshd.sync.messages import (
     Trace,
     Want,
 )
+from meshd.sync.turns import TURNS, Turn
 
-WINDOW_ITEMS = 256  # wanted items that may be on their way
-WINDOW_BYTES = 1024 * 1024  # and their bytes; one item larger than this may come alone
-UNKNOWN_SIZE = WINDOW_BYTES // WINDOW_ITEMS  # reserved for an item whose size nobody announced
 FRAME_MARGIN = 128  # room for what stands around the bytes in a frame
-
-
-class Turn(enum.StrEnum):
-    """How far one side has come. Both sides go the same way, each at its own pace."""
-
-    OPENING = "opening"
-    PROFILES = "profiles"
-    OPEN = "open"
-    CLOSED = "closed"
-
-
-# What a side may say, and where that takes it.
-TURNS: dict[Turn, dict[type[Message], Turn]] = {
-    Turn.OPENING: {HelloInfo: Turn.PROFILES, Close: Turn.CLOSED},
-    Turn.PROFILES: {
-        Profiles: Turn.PROFILES,
-        Feed: Turn.OPEN,
-        Note: Turn.PROFILES,
-        Evidence: Turn.PROFILES,
-        Ping: Turn.PROFILES,
-        Pong: Turn.PROFILES,
-        Close: Turn.CLOSED,
-    },
-    Turn.OPEN: {
-        Feed: Turn.OPEN,
-        Changes: Turn.OPEN,
-        Want: Turn.OPEN,
-        Item: Turn.OPEN,
-        Ack: Turn.OPEN,
-        Note: Turn.OPEN,
-        Evidence: Turn.OPEN,
-        Stability: Turn.OPEN,
-        Ping: Turn.OPEN,
-        Pong: Turn.OPEN,
-        Trace: Turn.OPEN,
-        Chain: Turn.OPEN,
-        Close: Turn.CLOSED,
-    },
-    Turn.CLOSED: {},
-}
 
 
 class Session:
@@ -121,12 +78,7 @@ class Session:
         self._frames = FrameReader()
         self._gone = False
         self._fed = False  # we asked for the peer's changes
-        # Receiving: what we wanted → announced size (0: nobody announced one), and the one item that comes in pieces.
-        self._wanted: dict[bytes, int] = {}
-        self._wanted_bytes = 0
-        self._resume: Partial | None = None
-        self._item: Item | None = None  # the first piece that came, for its vid, kind and total
-        self._pieces = bytearray()
+        self._arrivals = Arrivals()
         # Sending: what the peer wants → from which offset, and what is written but not taken by the driver yet.
         self._owed: dict[bytes, int] = {}
         self._announced = 0
@@ -168,7 +120,7 @@ class Session:
                 return event
         if self._frames.ended and not self._gone:
             self._gone = True
-            clean = self._frames.buffered == 0 and self._item is None
+            clean = self._frames.buffered == 0 and self.partial is None
             self._ours = self._theirs = Turn.CLOSED
             return PeerGone(clean)
         return None
@@ -198,18 +150,16 @@ class Session:
     @property
     def outstanding(self) -> int:
         """Items that we wanted and that have not come yet."""
-        return len(self._wanted)
+        return self._arrivals.outstanding
 
     @property
     def partial(self) -> Partial | None:
         """What has come of the item that is arriving in pieces."""
-        if self._item is None:
-            return None
-        return Partial(self._item.vid, self._item.kind, self._item.total, bytes(self._pieces))
+        return self._arrivals.partial
 
     def want_room(self) -> int:
         """How many more items may be wanted now."""
-        return WINDOW_ITEMS - len(self._wanted) if self._wanted_bytes < WINDOW_BYTES else 0
+        return self._arrivals.room
 
     # ── intents ──
 
@@ -265,27 +215,8 @@ class Session:
         self._known_peer()
         if self._theirs is not Turn.OPEN:  # until then the other side could not answer
             raise LocalProtocolError("a want before the other device's feed")
-        if resume is not None:
-            if self._resume is not None or self._item is not None:
-                raise LocalProtocolError("one item at a time comes in pieces")
-            if vids and resume.vid != vids[0]:
-                raise LocalProtocolError("what is resumed is wanted first")
-        taken: list[bytes] = []
-        budget = 0
-        for place, vid in enumerate(vids):
-            size = sizes[place] if sizes else 0
-            reserved = size or UNKNOWN_SIZE
-            if len(self._wanted) == WINDOW_ITEMS or (self._wanted and self._wanted_bytes + reserved > WINDOW_BYTES):
-                break
-            if vid in self._wanted:
-                raise LocalProtocolError("a version wanted twice")
-            self._wanted[vid] = size
-            self._wanted_bytes += reserved
-            budget += reserved
-            taken.append(vid)
+        taken, budget = self._arrivals.expect(vids, sizes, resume)
         if taken:
-            if resume is not None:
-                self._resume = resume
             self._say(Want(tuple(taken), budget, len(resume.data) if resume is not None else 0))
         return len(taken)
 
@@ -421,7 +352,7 @@ class Session:
         self._theirs = turn
         match message:
             case Item():
-                return self._receive_item(message)
+                return self._arrivals.receive(message)
             case Changes():
                 if not self._fed:
                     raise RemoteProtocolError("changes that nobody asked for")
@@ -500,42 +431,3 @@ class Session:
             self._owed[vid] = 0
         self._owed[want.vids[0]] = want.offset
         return PeerWant(want.vids, want.budget)
-
-    def _receive_item(self, item: Item) -> PeerItem | None:
-        vid = item.vid
-        announced = self._wanted.get(vid)
-        if announced is None:
-            raise RemoteProtocolError("an item that was not wanted")
-        if announced and item.total > announced:
-            raise RemoteProtocolError("an item that is longer than announced")
-        if self._item is None and item.offset == 0 and item.total == len(item.data):
-            return self._arrived(item, item.data)
-        if self._item is None:
-            self._item = self._first_piece(item)
-        if (item.vid, item.kind, item.total, item.offset) != (
-            self._item.vid,
-            self._item.kind,
-            self._item.total,
-            len(self._pieces),
-        ):
-            raise RemoteProtocolError("a piece of an item out of order")
-        self._pieces += item.data
-        if len(self._pieces) < item.total:
-            return None
-        raw = bytes(self._pieces)
-        self._item = None
-        self._pieces.clear()
-        return self._arrived(item, raw)
-
-    def _first_piece(self, item: Item) -> Item:
-        resume = self._resume
-        if item.offset and resume is not None and resume.vid == item.vid:
-            self._pieces += resume.data
-            return Item(resume.vid, resume.kind, b"", 0, resume.total)
-        return Item(item.vid, item.kind, b"", 0, item.total)
-
-    def _arrived(self, item: Item, raw: bytes) -> PeerItem:
-        self._wanted_bytes -= self._wanted.pop(item.vid) or UNKNOWN_SIZE
-        if self._resume is not None and self._resume.vid == item.vid:
-            self._resume = None
-        return PeerItem(item.vid, item.kind, raw)

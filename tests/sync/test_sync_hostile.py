@@ -31,7 +31,8 @@ from meshd.sync.messages import (
     Trace,
     Want,
 )
-from meshd.sync.session import TURNS, Session, Turn
+from meshd.sync.session import Session
+from meshd.sync.turns import TURNS, Turn
 
 ONE_OF_EACH: list[Message] = [
     hello(DESKTOP, DESKTOP_STORE),

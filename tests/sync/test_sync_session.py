@@ -7,6 +7,7 @@ import pytest
 from harness.sync_wire import DESKTOP, DESKTOP_STORE, LAPTOP, LAPTOP_STORE, Pair, change, drain, hello, vid
 from meshd.errors import LocalProtocolError, RemoteProtocolError, VersionMismatch
 from meshd.sync import checks
+from meshd.sync.arrivals import WINDOW_BYTES, WINDOW_ITEMS
 from meshd.sync.codec import encode
 from meshd.sync.events import (
     Partial,
@@ -26,7 +27,7 @@ from meshd.sync.events import (
     PeerWant,
 )
 from meshd.sync.messages import TRACES, CloseCode, Want
-from meshd.sync.session import WINDOW_BYTES, WINDOW_ITEMS, Session
+from meshd.sync.session import Session
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 1 << 20])
