@@ -178,6 +178,8 @@ def effective(pen: Pen) -> Listing:
 def write_personal(pen: Pen, top: Parsed, listing: Listing, *, master_key: SigningKey | None = None) -> Version:
     """A PersonalProfile over the current heads; by the master key where a master profile changed with it."""
     written = _write_personal(pen, top, listing, (), master_key)
+    if master_key is not None and pen.replica.authority.undecided():
+        return written  # whoever comes back with nothing but profiles cuts nobody off, and wraps nothing yet
     # Somebody whose rights came with a profile that fell must not be given keys when containers are wrapped anew.
     extra = tuple(surplus.cuts(pen))
     return _write_personal(pen, top, effective(pen), extra, master_key) if extra else written

@@ -148,9 +148,7 @@ class Watch:
 
     def finds(self, pen: Pen) -> bool:
         """Is there something? In the writer's thread."""
-        structure = self._structure and (
-            unmerged(pen) or bool(rotation.unsettled(pen)) or (drafts.count(pen.connection) > 0 and _can_flush(pen))
-        )
+        structure = self._structure and (_unsettled(pen) or (drafts.count(pen.connection) > 0 and _can_flush(pen)))
         if structure or self._stale(pen):
             return True
         self._looked(pen)
@@ -158,8 +156,9 @@ class Watch:
 
     def mend(self, pen: Pen) -> Mended:
         """Do it, as far as it is still to be done; in the writer's thread."""
-        merged = merge(pen)
-        wrapped = bool(rotation.unsettled(pen))
+        decided = not pen.replica.authority.undecided()
+        merged = decided and merge(pen)
+        wrapped = decided and bool(rotation.unsettled(pen))
         rotated = rotation.settle(pen) if wrapped else ()
         stale = self._stale(pen)
         rewritten = rotation.rewrite(pen, stale[:AT_ONCE])
@@ -195,6 +194,12 @@ def _can_flush(pen: Pen) -> bool:
         for vault, opened in pen.keyring.vaults.items()
         if vault in waiting and pen.replica.authority.can_write(pen.replica.own, vault)
     )
+
+
+def _unsettled(pen: Pen) -> bool:
+    """Are profiles or containers to be written? Not while it is open whether devices stand that a removed admin took
+    in: they would be cut off for good, and are decided when the rest of its chain comes."""
+    return not pen.replica.authority.undecided() and (unmerged(pen) or bool(rotation.unsettled(pen)))
 
 
 # --- profile heads ----------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ async def restore(
         replica.accept(connection, believed, now, outcome)
         pen = Pen(connection, replica, keyring, outcome, now, daemon.rng)
         _return(pen, found, sealed, newcomer.profile)
-        rotation.settle(pen)
+        _settle(pen)
         _follow(connection, found)
         _remember(pen, found, now)
 
@@ -142,6 +142,13 @@ def _return(pen: Pen, found: Found, sealed: bytes, profile: Parsed) -> None:
     pen.refresh()
 
 
+def _settle(pen: Pen) -> None:
+    """Wrap the vaults for this device; not before it is known who else is in the mesh. A removed admin took devices in;
+    whether they stand shows when its chain has come, and until then none may be cut off."""
+    if not pen.replica.authority.undecided():
+        rotation.settle(pen)
+
+
 def _follow(connection: sqlite3.Connection, found: Found) -> None:
     """The portal that gave is one to follow. A device that follows it already goes on as it was."""
     if found.where is None or store.get(connection, str(found.where.account)) is not None:
@@ -153,7 +160,7 @@ def _follow(connection: sqlite3.Connection, found: Found) -> None:
 
 def _remember(pen: Pen, found: Found, now: int) -> None:
     """Where the devices are that answered: they have to hear of this one before they announce themselves to it."""
-    for udf in pen.replica.authority.devices():
+    for udf in pen.replica.authority.devices() | pen.replica.authority.undecided():
         profile = pen.replica.device(pen.connection, udf)
         for one in found.peers:
             if profile is not None and profile.certificate == one.certificate:
@@ -175,7 +182,7 @@ async def _open_the_rest(daemon: Daemon, found: Found, name: str, caught_up: Cal
 
     def mend(pen: Pen) -> int:
         pen.refresh()
-        rotation.settle(pen)
+        _settle(pen)
         return _missing(pen)
 
     missing, complete = 1, False
@@ -183,7 +190,8 @@ async def _open_the_rest(daemon: Daemon, found: Found, name: str, caught_up: Cal
         while True:
             moved, changed = daemon.moved.count, daemon.changed.count
             missing = await with_pen(daemon, mend)
-            complete = not missing and caught_up()
+            await daemon.keep_discovery_keys()  # the others are not found without
+            complete = not missing and not daemon.snapshot.undecided and caught_up()
             if complete:
                 break
             await moved_past(daemon, moved, changed)

@@ -16,7 +16,7 @@ from harness.faulty import Faults, Injected, Interrupts, spread
 from harness.lan import MemoryLan
 from meshd.crypto.keys import SigningKey
 from meshd.crypto.sealing import LEAST_KDF
-from meshd.daemon import drilling, masterkeys, recovering, restoring, searching
+from meshd.daemon import drilling, masterkeys, recovering, removal, restoring, searching
 from meshd.daemon.background import with_pen
 from meshd.daemon.portals.link import Where
 from meshd.daemon.restoring import Restored
@@ -259,6 +259,41 @@ async def test_a_member_that_was_away_takes_in_what_was_found_before_it_judges_t
             await there.whole(device)
         finally:
             device.daemon.close()
+
+
+async def test_a_second_restore_keeps_the_devices_that_a_lost_admin_had_taken_in(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restoring, "SYNC_SECONDS", 0.1)
+    async with world(home) as there:
+        phone, first, second = (there.blank(name) for name in ("phone", "first", "second"))
+        try:
+            await harness.admit(there.laptop, phone, Role.MEMBER)
+            await there.laptop.add("example.com", "alice", "third")  # its chain ends beyond its profiles
+            there.secrets.add("third")
+            assert (await restored(first, there.found())).missing == 0
+            await there.sync(first)
+            master = await masterkeys.unseal(first.daemon, "another master passphrase")
+            laptop, there.laptop = there.laptop, first
+            await first.daemon.write(lambda pen: removal.remove(pen, [laptop.udf], master_key=master))
+            # With profiles and containers alone it can't be told what of the laptop's stands.
+            back = await restored(second, there.found())
+            assert not back.complete
+            assert phone.udf in second.daemon.snapshot.undecided
+            assert second.daemon.snapshot.removed == {laptop.udf}
+            await there.sync(second)
+            assert second.daemon.snapshot.devices.keys() == {
+                phone.udf,
+                *(one.daemon.snapshot.own for one in (first, second)),
+            }
+            assert second.daemon.snapshot.roles[phone.udf] is Role.MEMBER
+            assert (await restored(second, there.found())).missing == 0
+            assert phone.udf in second.daemon.snapshot.devices
+            await there.whole(second)
+        finally:
+            laptop.daemon.close()
+            phone.daemon.close()
+            second.daemon.close()
 
 
 async def test_shares_that_were_replaced_change_nothing_on_a_new_device(home: Path) -> None:

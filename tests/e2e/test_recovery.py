@@ -112,6 +112,36 @@ def test_three_devices_are_destroyed_and_three_pages_bring_the_mesh_back_from_it
         assert thief.json("status")["mesh"] is None
 
 
+def test_a_mesh_that_came_back_comes_back_again_with_all_devices_that_are_left() -> None:
+    with Household() as house, PortalDaemon(house.directory / "portal") as portal:
+        laptop, phone, first, second = (house.device(name) for name in ("laptop", "phone", "first", "second"))
+        laptop.start()
+        phone.start()
+        laptop.init()
+        laptop.admits(phone)
+        laptop.run("portal", "add", ACCOUNT, *portal.reach)
+        printed = pages(laptop, house.directory / "pages")
+        laptop.add("github.com", "first")
+        laptop.in_step_with(phone)
+        laptop.run("wait", "--synced", "--portal")
+        lost(laptop)
+        phone.stop()
+        first.start()
+        assert restore(first, "--account", ACCOUNT, *portal.reach, *printed, "--lost", "laptop", "--yes")["complete"]
+        first.run("wait", "--synced", "--portal")
+        phone.start()
+        first.in_step_with(phone)
+        lost(first)
+        # Who had taken the phone in was removed: by profiles alone it can't be told whether the phone stands.
+        second.start()
+        back = restore(second, "--lan", *printed, "--lost", "first", "--yes")
+        assert (back["missing"], back["complete"], back["removed"]) == (0, True, ["first"])
+        assert second.password("github.com") == "first"
+        second.in_step_with(phone)
+        assert {one["name"] for one in second.json("device", "list")["devices"]} == {"second", "phone"}
+        assert phone.json("whoami")["mesh"] == back["mesh"]
+
+
 def test_a_relay_alone_gives_the_mesh_back_to_who_has_the_shares_and_finds_it_by_no_name(lab: Lab) -> None:
     with Household(options=()) as house:
         laptop, relay, new = (
