@@ -135,8 +135,8 @@ class HomeLock:
         self.close()
 
 
-def hold(lock: Path) -> HomeLock:
-    """Take the home that `lock` stands for, or StoreBusy naming the process that has it."""
+def hold(lock: Path, option: str = "--home") -> HomeLock:
+    """Take the home that `lock` stands for and `option` chose, or StoreBusy naming the process that has it."""
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as exc:
@@ -150,7 +150,7 @@ def hold(lock: Path) -> HomeLock:
         os.close(descriptor)
         raise StoreBusy(
             f"another meshd is running on {lock.parent}" + (f" (process {holder})" if holder.isdigit() else ""),
-            hint="use that one, stop it, or give this one its own --home",
+            hint=f"use that one, stop it, or give this one its own {option}",
         ) from exc
     except OSError as exc:
         os.close(descriptor)

@@ -47,7 +47,7 @@ def test_two_portals_on_one_directory_are_one_too_many_and_the_tools_work_beside
         second = PortalProcess(data)
         second.log = home / "second.log"
         assert second.start() not in (None, 0)
-        assert "another meshd is running" in second.log.read_text()
+        assert "another meshd is running" in second.log.read_text() and "its own --data" in second.log.read_text()
         invite = json.loads(tool("admin", "--data", data, "invite", "--json", "--note", "alice").stdout)["invite"]
         caller = Caller(portal, alice)
         created = m.CreateRequest(account="alice@example.net", profile=tagged(alice.root), invite=invite)
@@ -69,6 +69,7 @@ def test_two_portals_on_one_directory_are_one_too_many_and_the_tools_work_beside
     assert wrong.returncode != 0 and "for ever" in wrong.stderr
     stats = json.loads(tool("admin", "--data", data, "stats", "--json").stdout)
     assert stats["accounts"] == {"open": 0, "suspended": 0, "closed": 1} and stats["last_place"] == 1
+    assert f"last added: {datetime.datetime.now(datetime.UTC):%Y-}" in tool("admin", "--data", data, "stats").stdout
     with open_portal(copy, readonly=True) as database:
         assert database.query("SELECT name FROM accounts") == [("alice@example.net",)]
     other = tool("--data", data, "--domain", "example.org", "--listen", "127.0.0.1:0", "--insecure-http")

@@ -9,9 +9,11 @@ import trio
 from harness.portal_people import Person, tagged
 from harness.portal_server import portal_server
 from meshd.crypto import base64url
+from meshd.daemon.portal import admin
 from meshd.portal import codec
 from meshd.portal import messages as m
 from meshd.portal import structures as s
+from meshd.portal.outcomes import Policy
 from meshd.profile.claim import Kind
 
 NAME = "alice@example.net"
@@ -167,6 +169,24 @@ async def test_a_feed_waits_for_news(home):
                     await trio.lowlevel.checkpoint()
                 await writer.ask("Publish", m.PublishRequest(entry=tagged(container)))
         assert [bytes(item.data) for item in found[0].data_items] == [container.raw]
+
+
+async def test_who_waits_for_news_of_an_account_hears_at_once_that_it_was_closed(home):
+    alice = Person("alice")
+    async with portal_server(home) as running:
+        client, sequencer = await opened(running, alice), running.portal.sequencer
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                found = []
+
+                async def watch() -> None:
+                    found.append(await client.ask("GetRecords", feed(alice.mesh, "P1"), prefer="wait=50"))
+
+                nursery.start_soon(watch)
+                while not sequencer.feeds.waiting:
+                    await trio.lowlevel.checkpoint()
+                await admin.perform(sequencer, Policy("example.net"), {"command": "close", "account": NAME})
+        assert found[0].status == 404
 
 
 async def test_who_goes_away_no_longer_waits(home):

@@ -62,6 +62,9 @@ async def perform(sequencer: Sequencer, policy: Policy, asked: Json, fetch: Fetc
         case {"command": "suspend" | "resume" | "close" as what, "account": str(name)}:
             account = str(names.normalise(name, policy.domain))
             await sequencer.change(lambda connection: _set_status(connection, account, _STATUS[what]))
+            found = sequencer.view.account(account)
+            if found is not None:
+                sequencer.feeds.moved(found.mesh)  # who waits for news of it hears of this
             return {"account": account, "status": _STATUS[what]}
         case {"command": "import", "mesh": str(mesh), "accounts": str(accounts)}:
             return await importing.load(sequencer, policy, mesh, accounts, now)

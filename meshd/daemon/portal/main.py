@@ -92,7 +92,7 @@ def _serve(argv: Sequence[str]) -> None:
 
 
 def _hold(directory: Path) -> paths.HomeLock:
-    return paths.hold(directory / app.LOCK)
+    return paths.hold(directory / app.LOCK, "--data")
 
 
 # --- admin ------------------------------------------------------------------------------------------------------------
@@ -243,8 +243,9 @@ def _words(what: str, answer: Json) -> str:
             [f"{answer['imported']} entries taken, {answer['refused_count']} refused"]
             + [f"  {one['place']}: {one['why']}" for one in answer["refused"]]
         )
+    shown = {**answer, "last_added": _date(answer["last_added"]) if answer["last_added"] is not None else "nothing yet"}
     lines = [
-        f"{name.replace('_', ' ')}: {value}" for name, value in answer.items() if name not in ("accounts", "notices")
+        f"{name.replace('_', ' ')}: {value}" for name, value in shown.items() if name not in ("accounts", "notices")
     ]
     counts = ", ".join(f"{count} {status}" for status, count in answer["accounts"].items())
     told = [f"  {_date(one['time'])} {one['what']} {one['mesh']}" for one in answer["notices"]]

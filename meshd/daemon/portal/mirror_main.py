@@ -49,7 +49,7 @@ def run(argv: Sequence[str], where: Callable[[argparse.Namespace], Path]) -> Non
     directory = where(arguments)
     paths.private_directory(directory)
     file = Path(arguments.config) if arguments.config else directory / app.CONFIG
-    with paths.hold(directory / app.LOCK):
+    with paths.hold(directory / app.LOCK, "--data"):
         identity = mirrored.prepare(directory / app.STORE, origin, name, int(time.time()))
         if arguments.keys:
             _say_keys(identity, origin, as_json=arguments.json)
