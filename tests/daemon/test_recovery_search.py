@@ -144,7 +144,7 @@ async def refused(made: World, why: str) -> None:
 
 async def test_a_portal_that_shows_no_log_any_more_is_not_believed(home: Path) -> None:
     async with world(home) as made:
-        made.log.log_state = lambda old, peers: LogState()  # type: ignore[method-assign]
+        made.log.log_state = lambda old, peers, size=None: LogState()  # type: ignore[method-assign]
         made.log.receipts = False
         await refused(made, "had a log when the shares were made, and shows none now")
 
@@ -257,6 +257,27 @@ async def test_a_mistyped_account_is_put_right_by_the_entry_and_one_that_was_mis
         assert not portals_client.every(reader)
         await restores(here, body | {"account": ACCOUNT, "plain": True})
         assert [row.account for row in portals_client.every(reader)] == [ACCOUNT]
+
+
+@pytest.mark.parametrize("what", ["garbage", "another"])
+async def test_a_portal_that_gives_something_else_is_named_and_keeps_nobody_from_the_network(
+    home: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(restoring, "SYNC_SECONDS", 0.1)
+    async with world(home) as made, asked(made) as (here, body):
+        old = searching.held(made.laptop.daemon, made.key)
+        assert old is not None
+        await made.shares(replaces=True)
+        body["shares"] = [one.mnemonic for one in made.told]
+        given = b"garbage" if what == "garbage" else made.log.versions[old.entry.vid].raw
+        monkeypatch.setattr(searching, "records", lambda answer: [(given, "")])
+        where = {"account": ACCOUNT, "plain": True}
+        failed = await here.ask("POST", "/v1/recovery/restore", body | where)
+        assert failed.status >= 400
+        assert "What example.net gave is not the recovery entry" in str(failed.body)
+        assert not made.new.daemon.snapshot.connected
+        back = await restores(here, body | where | {"lan": True})
+        assert (back["mesh"], back["proof"]) == (made.laptop.daemon.snapshot.mesh, None)
 
 
 async def test_which_of_several_shares_is_mistyped_is_said(home: Path) -> None:

@@ -15,7 +15,7 @@ from meshd.daemon.portals.link import Where
 from meshd.daemon.portals.proving import Contradiction
 from meshd.daemon.portals.roster import where_of
 from meshd.daemon.searching import Found
-from meshd.errors import BadRequest, Exists, Locked, MeshError, NetworkError, NotFound, Refused, RemoteProtocolError
+from meshd.errors import BadRequest, DecryptError, Exists, FormatError, Locked, MeshError, NetworkError, NotFound, Refused, RemoteProtocolError
 from meshd.localapi.errors import with_details
 from meshd.profile import escrow, shares
 from meshd.profile.shares import Share, ShareError
@@ -151,6 +151,11 @@ async def _from_portal(app: App, where: Where, key: bytes, *, unproved: bool) ->
         return await searching.from_portal(app.online.portals, where, key, unproved=unproved)
     except Contradiction as exc:
         raise with_details(exc, evidence=exc.evidence) from None
+    except (DecryptError, FormatError) as exc:
+        raise RemoteProtocolError(
+            f"What {where.account.portal} gave is not the recovery entry of these shares, or was altered: {exc}",
+            hint="nothing was taken from it; look for a device or relay of yours: --lan",
+        ) from None
 
 
 async def _from_lan(app: App, key: bytes, address: str) -> Found:
