@@ -60,6 +60,11 @@ class Announced:
         """Rows that are not wanted yet."""
         return len(self._queue)
 
+    @property
+    def whole(self) -> bool:
+        """Everything that was announced is durable, or dealt with."""
+        return not self._rows
+
     def next(self, most: int) -> list[Change]:
         """The first rows to want, in the peer's order, in which they can be judged: profiles, containers, items."""
         return [self._queue[place] for place in range(min(most, len(self._queue)))]

@@ -77,6 +77,11 @@ class Tracer:
         else:
             self._signer = ""
 
+    async def end(self) -> None:
+        """All that the peer has is here. A version that somebody told of and that is not among it may not exist."""
+        if not self.busy and lineage.waits(self._daemon.reader.connection):
+            await self._daemon.transact(self._daemon.replica.end_links)
+
     def asked(self, event: PeerTrace) -> None:
         """The peer asks; the session lets it have one question at a time."""
         self._owed = event

@@ -90,6 +90,10 @@ class Chains:
                     found.update(reach.join(vid, q))
         return taken, found
 
+    def forget(self, signer: str) -> None:
+        """Read `signer`'s chain anew when it is asked about; the cuts are to be told with `refresh`."""
+        self._reach.pop(signer, None)
+
     def missing(self, signer: str, tips: Tips) -> frozenset[bytes]:
         """What is known to be on `signer`'s chain up to `tips`, and nothing else is known of it."""
         return frozenset(self.reached(signer, tips).missing) if tips else frozenset()
@@ -137,7 +141,7 @@ class Cuts:
         self._removals.pop(udf, None)
 
     def refresh(self) -> None:
-        """Carriers came to stand, or fell."""
+        """Carriers came to stand, or fell, or a chain is read anew."""
         self._removals.clear()
 
     def known_in(self, mask: int, udf: str) -> bool:

@@ -152,6 +152,13 @@ class Authority(AuthorityViews):
         taken, found = self._chains.linked(signer, rows)
         return frozenset(taken), self._connected(found - taken)
 
+    def unlinked(self, signer: str) -> Change:
+        """What was taken with `linked` of `signer`'s chain counts no more; the view shows it no more."""
+        self._chains.forget(signer)
+        for cuts in (self._master_cuts, self._profiles.cuts):
+            cuts.refresh()
+        return self._again(State.APPLIED, self._profiles.by_signer.get(signer, ()), frozenset([signer]), ())
+
     def _connected(self, found: Collection[bytes]) -> Change:
         index = self._profiles.dag.index
         versions = tuple(one for one in found if not self.knows(one))

@@ -3,7 +3,8 @@
 A cut names the end of a chain, and what stands is what that end leads back to. An end comes last, so without its links
 everything before it would be set aside first, and judged again when it connects. A link is what a pruned version
 leaves, (signer, NotaryToken, digest): it hashes to the vid that the cut, or the link after it, names, so it can't be
-made up. Links are kept until the versions of a chain are here, within a bound.
+made up. Links are kept until the versions of a chain are here, within a bound. They are not signed for: when all that a
+peer has is here, and a version that was told of is not, the links of that chain are forgotten.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import NamedTuple
 from meshd.profile import links
 
 MOST = 262_144  # links of one signer that are kept ahead of their versions
+MOST_BYTES = 64 * 1024 * 1024  # of their tokens
+WIDEST = 1000  # beginnings of a chain that may be looked for at once; an honest one has as many as it has branches
 PAGE = 1000  # links that are told together
 LOOKS = 4  # stretches of a chain that are read for one answer; what is in none of them is looked up by itself
 LINK_BYTES = 80  # of a told link beside its token, at most
@@ -37,16 +40,21 @@ class Lineage:
             "SELECT signer, vid FROM lineage l WHERE NOT EXISTS (SELECT 1 FROM versions v WHERE v.vid = l.vid)"
         ):
             self._coming.setdefault(signer, set()).add(vid)
+        self._sizes: dict[str, int] = dict(
+            connection.execute("SELECT signer, sum(length(token)) FROM lineage GROUP BY signer").fetchall()
+        )
 
     def room(self, signer: str) -> int:
         """How many more links of a signer are taken."""
-        return MOST - len(self._coming.get(signer, ()))
+        full = self._sizes.get(signer, 0) >= MOST_BYTES
+        return 0 if full else MOST - len(self._coming.get(signer, ()))
 
     def keep(self, connection: sqlite3.Connection, signer: str, rows: Iterable[tuple[bytes, Link]]) -> None:
         """These versions of a signer are proven to be on his chain, and are not here."""
         found = [(signer, vid, link.token, link.digest) for vid, link in rows]
         connection.executemany("INSERT INTO lineage VALUES (?, ?, ?, ?)", found)
         self._coming.setdefault(signer, set()).update(row[1] for row in found)
+        self._sizes[signer] = self._sizes.get(signer, 0) + sum(len(row[2]) for row in found)
 
     def came(self, connection: sqlite3.Connection, signer: str, vid: bytes) -> None:
         """A version is stored. With the last that was told of, nothing need be remembered of that chain."""
@@ -55,12 +63,27 @@ class Lineage:
             return
         coming.discard(vid)
         if not coming:
-            del self._coming[signer]
-            connection.execute("DELETE FROM lineage WHERE signer = ?", (signer,))
+            self._forget(connection, signer)
+
+    def end(self, connection: sqlite3.Connection) -> list[str]:
+        """Nothing more is to come: forget all links; the signers of whom there were any."""
+        signers = sorted(self._coming)
+        for signer in signers:
+            self._forget(connection, signer)
+        return signers
+
+    def _forget(self, connection: sqlite3.Connection, signer: str) -> None:
+        del self._coming[signer], self._sizes[signer]
+        connection.execute("DELETE FROM lineage WHERE signer = ?", (signer,))
 
     def memory(self) -> object:
         """What must equal the memory of a store that was opened anew."""
-        return self._coming
+        return self._coming, self._sizes
+
+
+def waits(connection: sqlite3.Connection) -> bool:
+    """Are there links whose versions have not come?"""
+    return connection.execute("SELECT 1 FROM lineage LIMIT 1").fetchone() is not None
 
 
 def of_signer(connection: sqlite3.Connection, signer: str) -> Iterator[tuple[bytes, tuple[bytes, ...]]]:

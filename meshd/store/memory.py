@@ -52,6 +52,7 @@ class Memory:
         self._read: dict[bytes, Profile] = {}  # by vid, which commits to the content: true whatever is rolled back
         self._envelopes: dict[bytes, Envelope] = {}
         self._strangers = Strangers(limits)
+        self._untrue: set[str] = set()  # signers of whom links were told whose versions did not come
         self._taken: set[bytes] = set()  # of a batch, what is held by now: one of it may embed another
         self.rebuild(connection)
 

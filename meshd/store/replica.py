@@ -62,11 +62,14 @@ class Replica(Memory):
         self, connection: sqlite3.Connection, signer: str, told: Sequence[lineage.Link], outcome: Outcome
     ) -> frozenset[bytes]:
         """Take links of a signer's chain ahead of their versions, each behind one that names it; what is still missing.
-        What nothing names, or finds no room, is left out: whatever a peer tells proves itself, or changes nothing."""
-        self.authority.missing(signer)  # from here on it follows that chain, whoever asked for these
+        What nothing names, or finds no room, is left out: whatever a peer tells proves itself, or changes nothing.
+        Nothing is missing of whom links were told in vain: once is enough."""
+        if signer in self._untrue:
+            return frozenset()
+        missing = self.authority.missing(signer)  # from here on it follows that chain, whoever asked for these
         rows: dict[bytes, lineage.Link] = {}
         named: dict[bytes, tuple[bytes, ...]] = {}
-        for link in told[: self._lineage.room(signer)]:
+        for link in told[: self._lineage.room(signer) if len(missing) <= lineage.WIDEST else 0]:
             vid = version_id(signer, link.token, link.digest)
             try:
                 named[vid] = links.before(link.token)
@@ -79,6 +82,14 @@ class Replica(Memory):
             self._follow(connection, change, outcome)
             self._look_who_is_undecided(outcome)
         return self.authority.missing(signer)
+
+    def end_links(self, connection: sqlite3.Connection, outcome: Outcome) -> None:
+        """All that a peer has is here. Versions that only links speak of count no more, and what stood by them is
+        judged by what was signed: so whatever was told, everybody's stores say the same."""
+        for signer in self._lineage.end(connection):
+            self._untrue.add(signer)
+            self._follow(connection, self.authority.unlinked(signer), outcome)
+        self._look_who_is_undecided(outcome)
 
     def _look_who_is_undecided(self, outcome: Outcome) -> None:
         undecided = self.authority.undecided()

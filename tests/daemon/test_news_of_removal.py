@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from harness.devices import Device as DaemonDevice
 from harness.devices import admit, blank, mesh
 from harness.devices import found as found_device
 from harness.lan import MemoryLan
@@ -19,6 +20,7 @@ from meshd.profile.claim import Kind, Role
 from meshd.profile.links import Cut
 from meshd.profile.trust import REMOVAL_UNDONE
 from meshd.store import aside
+from meshd.store.lineage import Link
 from meshd.store.replica import Outcome, Replica
 from meshd.store.waiting import Limits
 
@@ -117,6 +119,32 @@ async def test_what_a_removal_leaves_standing_is_never_set_aside_on_its_way(home
         told = desktop.daemon.reader.query("SELECT type FROM events")
         assert ("items",) in told or ("item",) in told
         assert ("quarantine",) not in told
+        assert desktop.daemon.reader.query("SELECT * FROM lineage") == []
+
+
+async def test_what_stands_by_a_link_alone_falls_when_a_sibling_has_told_all(home: Path) -> None:
+    async with mesh(home, "laptop", "desktop", "phone", run=False) as (_, (laptop, desktop, phone)):
+        hidden, ghost, end = [await phone.add(f"{name}.example", "alice", "secret") for name in ("a", "b", "c")]
+
+        async def take(one: DaemonDevice, raws: list[bytes]) -> None:
+            replica = one.daemon.replica
+            versions = check(raws, [None] * len(raws), replica.directory).versions
+            await one.daemon.transact(lambda c, out: replica.accept(c, versions, one.now_ms(), out))
+
+        await take(laptop, [end.raw])
+        await laptop.daemon.write(lambda pen: removal.remove(pen, [phone.udf]))
+        await take(desktop, [row[0] for row in laptop.daemon.reader.query("SELECT raw FROM versions ORDER BY seq")])
+        lie = [Link(ghost.token, ghost.digest)]
+        await desktop.daemon.transact(lambda c, out: desktop.daemon.replica.accept_links(c, phone.udf, lie, out))
+        for one in (laptop, desktop):
+            await take(one, [hidden.raw])
+        assert len(desktop.passwords()) == 1 + len(laptop.passwords())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(laptop.run)
+            await nursery.start(desktop.run)
+            await desktop.until(lambda: desktop.passwords() == laptop.passwords())
+            nursery.cancel_scope.cancel()
+        assert ("quarantine",) in desktop.daemon.reader.query("SELECT type FROM events")
         assert desktop.daemon.reader.query("SELECT * FROM lineage") == []
 
 

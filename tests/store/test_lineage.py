@@ -104,6 +104,8 @@ def test_in_whatever_order_links_and_versions_come_the_store_says_the_same(seed:
             size = r.randint(1, 4)
             new.take(raws[:size])
             del raws[:size]
+        if r.random() < 0.1:
+            new.transact(new.replica.end_links)
         if r.random() < 0.2:
             before = new.replica.memory()
             new.replica.rebuild(new.connection)
@@ -130,6 +132,84 @@ def test_links_make_nothing_stand_that_no_signature_says() -> None:
     before = new.states()
     new.trace(laptop)
     assert new.states() == before
+
+
+def told_of_a_ghost() -> tuple[Device, Device, list[Link], dict[str, bytes]]:
+    """(laptop, phone, links, raws): the laptop removed the phone when it had seen the end of its chain, and neither
+    the ghost before that, which nobody signs for, nor what the phone wrote before the ghost."""
+    laptop = found()
+    phone = laptop.admit("phone")
+    raws: dict[str, bytes] = {}
+
+    def wrote(site: str) -> bytes:
+        phone.add(site)
+        raws[site] = phone.feed()[-1]
+        return raws[site]
+
+    laptop.take([wrote("seen.example")])
+    wrote("hidden.example")
+    ghost = version.parse(wrote("ghost.example"))
+    laptop.take([wrote("end.example")])
+    laptop.write(lambda pen: removal.remove(pen, [phone.udf]))
+    return laptop, phone, [Link(ghost.token, ghost.digest)], raws
+
+
+def test_a_link_whose_version_never_comes_makes_something_stand_for_a_while_only() -> None:
+    laptop, phone, ghost, raws = told_of_a_ghost()
+    lied_to = fresh(laptop)
+    lied_to.take(rest(laptop, lied_to))
+    taken(lied_to, phone, ghost)
+    hidden = version.parse(raws["hidden.example"]).claim.vid
+    for one in (laptop, lied_to):
+        one.take([raws["hidden.example"]])
+    assert laptop.states()[hidden] is State.QUARANTINED and lied_to.states()[hidden] is State.APPLIED
+    _, out = lied_to.transact(lied_to.replica.end_links)
+    assert out.quarantined == {hidden} and kept(lied_to) == 0
+    assert lied_to.states() == {vid: laptop.states()[vid] for vid in lied_to.states()}
+    assert lied_to.replica.memory() == Replica(lied_to.connection, lied_to.rng).memory()
+    taken(lied_to, phone, ghost)  # once is enough
+    assert lied_to.states()[hidden] is State.QUARANTINED and kept(lied_to) == 0
+    for one in (laptop, lied_to):  # it is found after all
+        one.take([raws["ghost.example"]])
+        assert one.states()[hidden] is State.APPLIED
+    assert lied_to.states() == {vid: laptop.states()[vid] for vid in lied_to.states()}
+
+
+def test_a_profile_that_stood_by_a_link_alone_falls_with_it() -> None:
+    laptop = found()
+    desktop = laptop.admit("desktop", Role.ADMIN)
+    laptop.pull(desktop)
+    tablet = desktop.admit("tablet")
+    desktop.add("ghost.example")
+    ghost = version.parse(desktop.feed()[-1])
+    desktop.add("end.example")
+    new = fresh(laptop)
+    for one in (laptop, new):
+        one.take([desktop.feed()[-1]])
+    laptop.write(lambda pen: removal.remove(pen, [desktop.udf], master_key=laptop.master_key))
+    new.pull(laptop)
+    taken(new, desktop, [Link(ghost.token, ghost.digest)])
+    hidden = [raw for raw in new.lacking(desktop) if version.parse(raw).claim.vid != ghost.claim.vid]
+    for one in (laptop, new):
+        one.take(hidden)
+    assert tablet.udf in new.replica.authority.devices() - laptop.replica.authority.devices()
+    new.transact(new.replica.end_links)
+    assert new.replica.authority.devices() == laptop.replica.authority.devices()
+    assert new.states() == laptop.states()
+    assert new.replica.memory() == Replica(new.connection, new.rng).memory()
+
+
+def test_long_links_and_a_chain_that_widens_find_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    laptop, phone = removed()
+    new, other = fresh(laptop), fresh(laptop)
+    monkeypatch.setattr(lineage, "MOST_BYTES", 1)
+    told = links_of(phone, laptop, sorted(missing(new, phone)))
+    taken(new, phone, told[:1])
+    taken(new, phone, told[1:])
+    assert kept(new) == 1  # the one that filled it
+    monkeypatch.setattr(lineage, "WIDEST", 0)
+    taken(other, phone, told)
+    assert kept(other) == 0
 
 
 def test_beyond_the_bound_the_rest_is_judged_when_it_connects(monkeypatch: pytest.MonkeyPatch) -> None:
