@@ -31,6 +31,8 @@ def every(pen: Pen) -> dict[str, str]:
     here = authority.devices() | authority.admins() | authority.undecided()
     devices = set(authority.ever_devices() - here - authority.removed())
     devices |= {udf for code, udf, _ in authority.health() if code == REMOVAL_UNDONE}
+    # Where a stolen admin built on a profile that never stood, who was removed there is given no keys (formats.md F5).
+    devices |= authority.devices() - authority.devices_at(authority.heads(Kind.PERSONAL)).keys()
     vaults: set[str] = set()
     fell = [row.vid for row in versions.of_kind(pen.connection, Kind.PERSONAL, (State.QUARANTINED,))]
     for parsed in pen.load(fell):

@@ -11,11 +11,14 @@ from meshd.daemon import fallen, quarantine, removal, renewal, rotation, vault_a
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.pen import Pen
 from meshd.errors import Denied
+from meshd.profile import author, version
 from meshd.profile.apps import PASSWORD, password
 from meshd.profile.claim import READ, Kind, Role
 from meshd.profile.device import DeviceKeys
+from meshd.profile.links import Cut, Links
 from meshd.profile.trust import REMOVAL_UNDONE
 from meshd.profile.vault import Item
+from meshd.profile.version import Version
 from meshd.store import versions
 
 
@@ -115,6 +118,32 @@ def test_a_device_whose_removal_fell_is_taken_back_for_good() -> None:
     assert before.replica.authority.health() == [] and before.write(fallen.every) == {}
     phone.pull(before)
     assert phone.add("later.example")
+
+
+def test_who_was_removed_by_what_never_stood_is_given_keys_again() -> None:
+    """A member signs a removal, which never stands; a stolen admin builds on it, and its victim is shut out."""
+    laptop = found()
+    thief, phone = laptop.admit("thief"), laptop.admit("phone")
+    thief.pull(laptop)
+    heads = thief.replica.authority.heads(Kind.PERSONAL)
+    before = version.parse(versions.raw(thief.connection, heads[0]) or b"")
+
+    def sign(device: Device, parents: tuple[bytes, ...], generation: int, *cuts: Cut) -> Version:
+        tips = [version.parse(versions.raw(device.connection, vid) or b"") for vid in device.tips()]
+        n, q = 1 + max(one.claim.links.n for one in tips), tuple(one.claim.vid for one in tips)
+        said = Links(g=generation, n=n, q=q, p=tuple(sorted(parents)), x=cuts)
+        return author.sign(device.keys.dsk, Kind.PERSONAL, laptop.mesh, "PersonalProfile", dict(before.body), said, 1)
+
+    lie = sign(thief, heads, before.claim.links.g + 1, Cut(phone.udf, ()))
+    laptop.accept([lie, sign(laptop, (lie.vid,), before.claim.links.g + 2)])
+    laptop.write(rotation.settle)
+    laptop.add("a.example")
+    phone.pull(laptop)
+    assert phone.udf in laptop.replica.authority.devices() and phone.keyring.vaults == {}
+    assert laptop.write(fallen.every) == {f"D:{phone.udf}": ""}
+    confirm(laptop, [f"D:{phone.udf}"])
+    phone.pull(laptop)
+    assert list(phone.passwords().values()) == ["secret"] and laptop.write(fallen.every) == {}
 
 
 def test_only_an_admin_takes_back() -> None:

@@ -139,7 +139,9 @@ def readable(world: World, members: list[Node], opened: Opened) -> None:
     given the key of is lost with the devices that were: a person removed the last that could read it."""
     honest = {one.udf for one in world.honest}
     given = {kid for node in members if node.udf not in world.bad() for kid in opened.keys[node.udf]}
-    undone = {udf for code, udf, _ in members[0].replica.authority.health() if code == REMOVAL_UNDONE}
+    authority = members[0].replica.authority
+    undone = {udf for code, udf, _ in authority.health() if code == REMOVAL_UNDONE}
+    undone |= authority.devices() - authority.devices_at(authority.heads(Kind.PERSONAL)).keys()
     for container in sorted(members[0].replica.authority.applications()):
         opens = [node for node in members if container in node.keyring.vaults]
         if not any(node.udf in node.replica.authority.admins() for node in opens):
