@@ -86,7 +86,10 @@ async def promote(
     """The same on a device that is in the mesh: it becomes an admin, or gets a new master passphrase, or opens the
     vaults that an interrupted recovery left. TrustError."""
     if found.mesh != daemon.snapshot.mesh:
-        raise TrustError("These shares are another mesh's than the one that this device is in.")
+        raise TrustError(
+            "These shares are another mesh's than the one that this device is in.",
+            hint="restore on a device that is in none, or beside this one in another home: --home DIR",
+        )
 
     believed = await _believed(found)
 

@@ -15,7 +15,18 @@ from meshd.daemon.portals.link import Where
 from meshd.daemon.portals.proving import Contradiction
 from meshd.daemon.portals.roster import where_of
 from meshd.daemon.searching import Found
-from meshd.errors import BadRequest, DecryptError, Exists, FormatError, Locked, MeshError, NetworkError, NotFound, Refused, RemoteProtocolError
+from meshd.errors import (
+    BadRequest,
+    DecryptError,
+    Exists,
+    FormatError,
+    Locked,
+    MeshError,
+    NetworkError,
+    NotFound,
+    Refused,
+    RemoteProtocolError,
+)
 from meshd.localapi.errors import with_details
 from meshd.profile import escrow, shares
 from meshd.profile.shares import Share, ShareError
