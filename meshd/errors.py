@@ -53,12 +53,6 @@ class UnknownSigner(TrustError):
     code = "unknown-signer"
 
 
-class Revoked(TrustError):
-    """The device was removed from this mesh."""
-
-    code = "removed"
-
-
 class DecryptError(MeshError):
     """The data can't be decrypted with the keys that this device holds."""
 

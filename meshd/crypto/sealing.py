@@ -7,7 +7,6 @@ be a downgrade, too dear would be a way to stop a device.
 
 from __future__ import annotations
 
-import hmac
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -144,13 +143,3 @@ def derive(passphrase: str, parameters: KdfParameters) -> bytes:
 def hkdf(key: bytes, info: bytes, salt: bytes = b"", length: int = KEY_BYTES) -> bytes:
     """HKDF-SHA256 (RFC 5869): `length` bytes for the purpose that `info` names."""
     return HKDF(SHA256(), length, salt or None, info).derive(key)
-
-
-def hmac_sha256(key: bytes, data: bytes) -> bytes:
-    """HMAC-SHA256 (RFC 2104), 32 bytes."""
-    return hmac.digest(key, data, "sha256")
-
-
-def constant_time_equal(a: bytes, b: bytes) -> bool:
-    """Whether two byte strings are the same, in a time that does not tell where they differ."""
-    return hmac.compare_digest(a, b)

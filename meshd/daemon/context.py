@@ -474,8 +474,3 @@ def open_daemon(
         daemon.close()
         raise
     return daemon
-
-
-def pending(reader: Reader) -> dict[State, int]:
-    """How many versions wait or are quarantined."""
-    return versions.count_states(reader.connection)

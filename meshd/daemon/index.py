@@ -115,10 +115,6 @@ class Index:
     def stale(self) -> int:
         return len(self._stale)
 
-    @property
-    def unsaved(self) -> int:
-        return len(self._unsaved)
-
     def refresh(self, connection: sqlite3.Connection) -> None:
         """Read everything that is marked, here and now."""
         self.apply(self.read(connection, self.take_stale()))

@@ -18,7 +18,7 @@ from meshd.daemon import exposure, removal
 from meshd.daemon.context import Daemon
 from meshd.daemon.pen import Pen
 from meshd.daemon.progress import Progress, acked
-from meshd.daemon.removal import Plan, Removed
+from meshd.daemon.removal import Removed
 from meshd.daemon.status import in_step, newest_seq
 from meshd.errors import NotFound
 from meshd.profile import links, version
@@ -52,23 +52,6 @@ class Report:
     exposed: int
     unchanged: int
     in_step: bool  # every connected sibling had brought what it knew before the cut
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What is asked about before it is done."""
-
-    plan: Plan
-    exposed: int
-    unchanged: int
-
-
-async def preview(daemon: Daemon, devices: Iterable[str], *, since_ms: int | None = None) -> Preview:
-    """What removing these devices would do, and what they could read. Locked, NotConnected, NotFound."""
-    chosen = tuple(devices)
-    plan = await daemon.write(lambda pen: removal.plan(pen, chosen, since_ms=since_ms))
-    exposed, unchanged = await _exposed(daemon, plan.devices)
-    return Preview(plan, exposed, unchanged)
 
 
 async def remove_device(

@@ -76,12 +76,6 @@ class NotRunning(MeshError):
         super().__init__(message, hint=hint or "start it: systemctl --user start meshd (or: meshd &)")
 
 
-class Conflicts(MeshError):
-    """Some items were changed on two devices apart."""
-
-    code = "conflicts"
-
-
 class ApiError(MeshError):
     """The daemon answered with an error. `code` is the daemon's, `details` the further members of its error."""
 

@@ -31,7 +31,6 @@ from meshd.pairing.states import HOST_HEARS, JOINER_HEARS, PROVEN_STATES, Hears,
 
 Rng = Callable[[int], bytes]
 
-ALPN = proof.PROTOCOL
 MAX_ENTRY_BYTES = 64 * 1024 * 1024  # of all versions that a host may send along
 
 

@@ -41,7 +41,6 @@ _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder()
 _Message = TypeVar("_Message", bound=Structure)
 _BY_REQUEST = {kind.request.__name__: name for name, kind in reversed(list(TRANSACTIONS.items()))}  # GetRequest: Get
-_BY_RESPONSE = {kind.response.__name__: kind.response for kind in TRANSACTIONS.values()}
 
 
 class Dialect(enum.Enum):

@@ -120,11 +120,3 @@ def test_hkdf_without_salt_is_that_of_rfc_5869() -> None:
     """Test case 3."""
     out = sealing.hkdf(b"\x0b" * 22, b"", length=42)
     assert out.hex() == "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8"
-
-
-def test_hmac_is_that_of_rfc_4231() -> None:
-    """Test case 2."""
-    out = sealing.hmac_sha256(b"Jefe", b"what do ya want for nothing?")
-    assert out.hex() == "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
-    assert sealing.constant_time_equal(out, bytes(out))
-    assert not sealing.constant_time_equal(out, out[:-1])

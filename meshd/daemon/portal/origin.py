@@ -10,20 +10,17 @@ from meshd.crypto.keys import SigningKey
 from meshd.daemon.portal.replaying import Entry, entry_of
 from meshd.daemon.portal.view import tid_of
 from meshd.daemon.portals.link import Link, Where
-from meshd.errors import Denied, FormatError, RemoteProtocolError
+from meshd.errors import Denied, RemoteProtocolError
 from meshd.net.portal_client import HttpClient
 from meshd.net.srv import Services
 from meshd.portal import headers, httpsig
+from meshd.portal.log_status import interval_of, named_keys, proof_hashes
 from meshd.portal.messages import StatusRequest, StatusResponse, TransferRequest, TransferResponse
 from meshd.portal.names import AccountName
-from meshd.profile import payload
 from meshd.tlog import tree
 from meshd.tlog.note import Note, Verifier
 
-MAX_KEYS = 16
 MAX_ENTRIES = 1000  # of a page
-USUAL_INTERVAL = 24 * 3600
-LEAST_INTERVAL, MOST_INTERVAL = 60, 30 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,9 @@ class Origin:
         answer = await self._link.ask("Status", StatusRequest(old_size=old_size), StatusResponse, signed=False)
         if answer.checkpoint_value is None:
             raise RemoteProtocolError(f"{self.domain} shows no log")
-        return Shown(Note.parse(answer.checkpoint_value.encode()), _keys(answer), _proof(answer), _interval(answer))
+        return Shown(
+            Note.parse(answer.checkpoint_value.encode()), named_keys(answer), proof_hashes(answer), interval_of(answer)
+        )
 
     async def page(self, place: int, tree_size: int) -> Page:
         """The entries behind the first `place`. Denied: it grants us nothing, or not all; NotFound: it has no such
@@ -106,28 +105,3 @@ class Origin:
             raise RemoteProtocolError(f"{self.domain} gives another page of its log than was asked for")
         hashes = tuple(bytes(one) for one in (answer.page_proof or [])[: tree.MAX_PROOF + 1])
         return Page(place, tuple(map(entry_of, sent)), Note.parse(answer.checkpoint.encode()), hashes)
-
-
-def _keys(answer: StatusResponse) -> tuple[Verifier, ...]:
-    """Those that can be read."""
-    found = []
-    for vkey in (answer.log_keys or [])[:MAX_KEYS]:
-        try:
-            found.append(Verifier.parse(vkey))
-        except FormatError:
-            continue
-    return tuple(found)
-
-
-def _proof(answer: StatusResponse) -> tuple[bytes, ...] | None:
-    proof = answer.consistency_proof
-    return None if proof is None else tuple(bytes(one) for one in proof.hashes[: tree.MAX_PROOF + 1])
-
-
-def _interval(answer: StatusResponse) -> int:
-    try:
-        last = payload.read_date(answer.last_checkpoint_time or "")
-        following = payload.read_date(answer.next_checkpoint_time or "")
-    except FormatError:
-        return USUAL_INTERVAL
-    return min(max(following - last, LEAST_INTERVAL), MOST_INTERVAL)

@@ -54,7 +54,6 @@ MAX_BYTES = 256 * 1024 * 1024  # of profiles
 MAX_TRIES = 4  # of one transaction, for whatever reasons
 SKEW_SECONDS = 30  # clocks that differ by less need no correction
 MAX_SKEW = 366 * 86400
-SIGN_SECONDS = 10.0
 _EXTENSIONS = ", ".join(sorted(headers.ALL))
 _WITHOUT_RECEIPTS = ", ".join(sorted(headers.ALL - {headers.LOG}))
 _UNSHOWN = re.compile(r"[^\x20-\x7e\xa1-\u024f]")
@@ -69,10 +68,6 @@ class Where:
     address: str = ""
     plain: bool = False
     moved: str = ""
-
-
-class PageLost(NotFound):
-    """The portal does not know how far it was followed."""
 
 
 class Overloaded(NetworkError):
