@@ -57,7 +57,8 @@ def typed(terminal: Terminal, words: list[str] | None = None) -> str:
     terminal.styled(
         "The words of one share, as many a line as you like. Four letters of a word are enough, Tab completes."
     )
-    terminal.styled("- takes the last word back, NUMBER WORD puts another in its place, an empty line ends.\n")
+    terminal.styled("- takes the last word back, NUMBER WORD puts another in its place, NUMBER - takes one out,")
+    terminal.styled("an empty line ends.\n")
     words = words or []
     while not _whole(words):
         of = f"{LENGTHS[0]} or {LENGTHS[1]}" if len(words) < LENGTHS[0] else str(LENGTHS[1])
