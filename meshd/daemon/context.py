@@ -1,9 +1,8 @@
 """The daemon's state, and the two ways through it: `commit` to change the mesh, the snapshot and reader to look at it.
 
 One writer thread owns the store; tasks await its futures. What a transaction changed is told after its commit: the
-snapshot is
-replaced, the wakeup counter moves, and whoever waits looks at the store again. No data travels with a wake-up, so none
-can be missed.
+snapshot is replaced, the wakeup counter moves, and whoever waits looks at the store again. No data travels with a
+wake-up, so none can be missed.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import trio
 
-from meshd.crypto.keys import DecryptKey, Rng, SigningKey
+from meshd.crypto.keys import Rng
 from meshd.daemon import membership
 from meshd.daemon.config import Config
 from meshd.daemon.index import Entry, Index
@@ -26,6 +25,7 @@ from meshd.daemon.keyring import Keyring
 from meshd.daemon.paths import Paths
 from meshd.daemon.pen import Pen
 from meshd.daemon.snapshot import Snapshot, take
+from meshd.daemon.tiers import Tier1, device_keys
 from meshd.errors import Denied, DiskFull, Locked, NotConnected, StoreError
 from meshd.profile import device, links, version
 from meshd.profile.apps import DISCOVERY
@@ -64,37 +64,6 @@ class Wakeup:
         while self.count <= seen:
             await self._moved.wait()
         return self.count
-
-
-@dataclass(frozen=True, slots=True)
-class Tier1:
-    """What opens without a person: enough to be found, to connect, and to carry ciphertext."""
-
-    dak: SigningKey = field(repr=False)
-    discovery: tuple[bytes, ...] = field(repr=False)  # newest last; every key ever held
-    spare: SigningKey | None = field(default=None, repr=False)  # the other DAK, while this device renews its keys
-
-    def to_map(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"dak": self.dak.private, "discovery": list(self.discovery)}
-        return found | {"spare": self.spare.private} if self.spare is not None else found
-
-    @classmethod
-    def from_map(cls, fields: Mapping[str, Any]) -> Tier1:
-        spare = SigningKey.from_private(fields["spare"]) if "spare" in fields else None
-        return cls(SigningKey.from_private(fields["dak"]), tuple(fields["discovery"]), spare)
-
-    def stated(self, dak: str) -> Tier1:
-        """The same with the DAK in use that the device's profile states (its UDF): a renewal may have ended
-        half-way.
-        """
-        if self.spare is None or self.spare.udf != dak:
-            return self
-        return Tier1(self.spare, self.discovery, self.dak)
-
-
-def tier2_map(keys: DeviceKeys, cache_key: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = {"dsk": keys.dsk.private, "dek": keys.dek.private, "cache": cache_key}
-    return found | {"older": [key.private for key in keys.older]} if keys.older else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +145,8 @@ class Daemon:
             raise NotConnected
         keystore = self.keystore
         fields = await trio.to_thread.run_sync(keystore.unlock, passphrase)
-        await self.install(_device_keys(self, fields), fields["cache"])
+        assert self.tier1 is not None  # opened with the keystore
+        await self.install(device_keys(self.tier1, fields), fields["cache"])
 
     async def install(self, keys: DeviceKeys, cache_key: bytes) -> None:
         """Take these keys into use: open the vaults, then the index."""
@@ -403,13 +373,6 @@ class Daemon:
         self.writer.close()
         self.reader.close()
         self.database.close()
-
-
-def _device_keys(daemon: Daemon, fields: Mapping[str, Any]) -> DeviceKeys:
-    assert daemon.tier1 is not None  # opened with the keystore
-    older = tuple(DecryptKey.from_private(key) for key in fields.get("older", ()))
-    dsk, dek = SigningKey.from_private(fields["dsk"]), DecryptKey.from_private(fields["dek"])
-    return DeviceKeys(dsk, daemon.tier1.dak, dek, older)
 
 
 def _in_trio() -> bool:

@@ -23,7 +23,8 @@ from meshd.crypto import base64url
 from meshd.crypto.keys import DecryptKey, SigningKey
 from meshd.crypto.sealing import KEY_BYTES, KdfParameters
 from meshd.daemon import pairing_wire
-from meshd.daemon.context import Daemon, Tier1, tier2_map, wait
+from meshd.daemon.context import Daemon, wait
+from meshd.daemon.tiers import Tier1, tier2_map
 from meshd.errors import MeshError
 from meshd.profile import device, version
 from meshd.profile.device import DeviceKeys

@@ -17,9 +17,10 @@ from meshd.crypto import certs
 from meshd.crypto.keys import DecryptKey, SigningKey, public_key_json
 from meshd.daemon import authoring, exposure, membership, rotation, surplus
 from meshd.daemon.background import with_pen
-from meshd.daemon.context import Daemon, tier2_map
+from meshd.daemon.context import Daemon
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.pen import Pen
+from meshd.daemon.tiers import tier2_map
 from meshd.errors import Denied, Locked, NotFound
 from meshd.profile import device, vault
 from meshd.profile.apps import of_tag

@@ -22,7 +22,7 @@ import trio
 from harness.lan import MemoryHost, MemoryLan
 from meshd.crypto import sealing
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import context, membership, paths, vaults
+from meshd.daemon import context, membership, paths, tiers, vaults
 from meshd.daemon.config import Config
 from meshd.daemon.context import Daemon
 from meshd.daemon.keyring import Keyring
@@ -169,8 +169,8 @@ def blank(home: Path, lan: MemoryLan, name: str, clock_ms: int = 0) -> Device:
 async def _keystore(new: Device) -> None:
     Keystore.create(
         new.daemon.paths.keystore,
-        context.Tier1(new.keys.dak, ()).to_map(),
-        context.tier2_map(new.keys, new.cache_key),
+        tiers.Tier1(new.keys.dak, ()).to_map(),
+        tiers.tier2_map(new.keys, new.cache_key),
         None,
     )
 

@@ -14,10 +14,11 @@ import trio
 
 from meshd.crypto.keys import SigningKey
 from meshd.daemon import membership, names, status
-from meshd.daemon.context import Daemon, Tier1, tier2_map, wait
+from meshd.daemon.context import Daemon, wait
 from meshd.daemon.handlers.keys import check_unsealed
 from meshd.daemon.keyring import Keyring
 from meshd.daemon.pen import Pen
+from meshd.daemon.tiers import Tier1, tier2_map
 from meshd.errors import BadRequest, Exists, FormatError
 from meshd.profile import escrow
 from meshd.profile.apps import group, of_tag
