@@ -20,7 +20,7 @@ from meshd.daemon.pen import Pen
 from meshd.daemon.progress import Progress, acked
 from meshd.daemon.removal import Removed
 from meshd.daemon.status import in_step, newest_seq
-from meshd.errors import NotFound
+from meshd.errors import NotFound, Refused
 from meshd.profile import links, version
 from meshd.profile import vault as vaults
 from meshd.profile.claim import Kind, State
@@ -74,6 +74,12 @@ async def remove_device(
     together = await _until(daemon, catch_up, lambda: _caught_up(daemon, connections, others & connections.keys()))
 
     def do(pen: Pen) -> Removed:
+        if pen.replica.authority.undecided() - set(chosen):
+            raise Refused(
+                "Not all has come that a removed admin wrote, so it is open which devices it had rightly taken in; they"
+                " would be removed as well.",
+                hint="wait until meshctl status says that this device is in step, or name them, too",
+            )
         return removal.remove(
             pen,
             chosen,

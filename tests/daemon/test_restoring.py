@@ -16,13 +16,13 @@ from harness.faulty import Faults, Injected, Interrupts, spread
 from harness.lan import MemoryLan
 from meshd.crypto.keys import SigningKey
 from meshd.crypto.sealing import LEAST_KDF
-from meshd.daemon import drilling, masterkeys, recovering, removal, restoring, searching
+from meshd.daemon import drilling, masterkeys, recovering, removal, removing, restoring, searching
 from meshd.daemon.background import with_pen
 from meshd.daemon.portals.link import Where
 from meshd.daemon.restoring import Restored
 from meshd.daemon.searching import Found
 from meshd.daemon.verifying import check
-from meshd.errors import MeshError, TrustError
+from meshd.errors import MeshError, Refused, TrustError
 from meshd.portal.names import AccountName
 from meshd.profile import escrow, vault
 from meshd.profile.claim import Kind, Role
@@ -281,6 +281,10 @@ async def test_a_second_restore_keeps_the_devices_that_a_lost_admin_had_taken_in
             assert not back.complete
             assert phone.udf in second.daemon.snapshot.undecided
             assert second.daemon.snapshot.removed == {laptop.udf}
+            gone = [first.daemon.snapshot.own]
+            master = await masterkeys.unseal(second.daemon, "another master passphrase")
+            with pytest.raises(Refused, match="Not all has come"):
+                await removing.remove_device(second.daemon, {}, gone, master_key=master)
             await there.sync(second)
             assert second.daemon.snapshot.devices.keys() == {
                 phone.udf,
