@@ -36,7 +36,7 @@ def connect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fingerprint", metavar="UDF", help="of the mesh: with an account, confirms it without asking")
     parser.add_argument("--insecure-http", action="store_true", help="reach the portal without TLS (for tests)")
     parser.add_argument("--no-passphrase", action="store_true", help="keep this device's keys unsealed")
-    parser.add_argument("--no-wait", action="store_true", help="return at once; meshctl whoami tells once it has joined")
+    parser.add_argument("--no-wait", action="store_true", help="return at once; meshctl whoami tells that it joined")
     passphrases.device_arguments(parser)
 
 

@@ -187,11 +187,15 @@ class NonceCache:
     def __len__(self) -> int:
         return self._count
 
+    def full(self, now: int) -> bool:
+        """Is there room for no more? Then whoever comes is to come again."""
+        self._forget(now)
+        return self._count >= self._limit
+
     def use(self, presented: Presented, now: int) -> bool:
         """Mark a signature as used; False if it was used before, or nobody could tell any more."""
-        self._forget(now)
         created = presented.created
-        if created is None or created < self._started or self._count >= self._limit:
+        if created is None or created < self._started or self.full(now):
             return False
         mark = hashlib.blake2b(f"{presented.keyid}\n{presented.nonce}".encode(), digest_size=16).digest()
         if any(mark in bucket for bucket in self._buckets.values()):

@@ -13,7 +13,7 @@ from harness.portal_server import portal_server, request_bytes, signed
 from meshd.daemon.portal import service
 from meshd.daemon.portal.config import Limits, Moved, Quota
 from meshd.daemon.portal.limits import Buckets, is_local, prefix
-from meshd.portal import codec
+from meshd.portal import codec, httpsig
 from meshd.portal import messages as m
 from meshd.portal.codec import Dialect
 from meshd.profile.claim import Kind
@@ -184,6 +184,41 @@ async def test_who_asks_too_often_has_to_wait(home):
         assert await ask("192.0.2.1") == 429
         assert int(client.last.headers["retry-after"]) >= 1
         assert await ask("192.0.2.2") != 429
+
+
+async def test_what_can_not_be_read_or_verified_is_counted_as_a_strangers(home):
+    alice, mallory = Person("alice"), Person("mallory")
+    limits = Limits(other_per_minute=3)
+    async with portal_server(home, behind_proxy=True, insecure_http=False, limits=limits) as running:
+        client = running.client(alice.first)
+        created = m.CreateRequest(account=NAME, profile=tagged(alice.root))
+        assert (await client.ask("CreateAccount", created, x_forwarded_for="192.0.2.9")).status == 201
+        body = publish(alice.container())
+        forged = signed(body, mallory.first, host="example.net")
+        forged["Signature-Input"] = forged["Signature-Input"].replace(
+            mallory.first.keys.dak.udf, alice.first.keys.dak.udf
+        )
+        for address, data, found, status in (
+            ("192.0.2.1", b"{", {"host": "example.net", "mesh-extensions": "auth"}, 400),
+            ("192.0.2.2", body, forged, 401),
+        ):
+            answers = [
+                (await client.send(request_bytes(data, {**found, "x-forwarded-for": address}))).status for _ in range(4)
+            ]
+            assert answers[:3] == [status] * 3 and answers[3] in (429, 503)
+            assert int(client.last.headers["retry-after"]) >= 1
+        # Whoever has the key is no stranger, wherever he sends from.
+        answer = await client.ask("Publish", m.PublishRequest(entry=tagged(alice.container())), x_forwarded_for=address)
+        assert answer.status == 201
+
+
+async def test_more_signatures_than_can_be_remembered_have_to_come_again(home):
+    alice = Person("alice")
+    async with portal_server(home) as running:
+        client = await opened(running, alice)
+        running.portal.service._nonces = httpsig.NonceCache(0, limit=0)
+        answer = await client.ask("Publish", m.PublishRequest(entry=tagged(alice.container())))
+        assert answer.status == client.last.status == 503 and client.last.headers["retry-after"]
 
 
 async def test_a_flood_of_connection_requests_leaves_eight(home):

@@ -137,6 +137,17 @@ async def test_a_portal_that_is_another_one_says_so(home: Path) -> None:
             await found.portals.add("alice@example.org", "127.0.0.1:1", None, plain=True)
 
 
+@pytest.mark.parametrize(("invite", "hint"), [(None, "--invite TOKEN"), ("spent", "ask who runs the portal")])
+async def test_who_opens_an_account_without_a_good_invitation_is_told_what_to_do(
+    home: Path, invite: str | None, hint: str
+) -> None:
+    async with world(home, add=False) as found:
+        found.portal.memory.policy = dataclasses.replace(found.portal.memory.policy, accounts="invite")
+        with pytest.raises(Denied, match="by invitation only") as caught:
+            await found.portals.add(ACCOUNT, "", invite, plain=True)
+        assert hint in (caught.value.hint or "")
+
+
 async def test_a_device_that_was_away_while_the_account_was_closed_says_so(home: Path) -> None:
     async with world(home) as found:
         accounts = found.portal.memory.accounts

@@ -43,6 +43,7 @@ RETRY_SECONDS = 5
 BEHIND_SECONDS = 600
 _WRITES = (Create, Publish, Close, ConnectStart, ConnectComplete)
 _UNIFORM = frozenset({"Get", "GetRecords", "ValidateAccount", "CreateAccount", "ConnectStart", "ConnectStatus"})
+_FAULTY = "faulty"  # requests that can't be read or verified, counted among those of strangers
 _log = logging.getLogger(__name__)
 
 
@@ -106,10 +107,7 @@ class Service:
         try:
             asked = await self._decode(request)
         except codec.Undecodable as error:
-            languages = headers.read_languages(request.headers.get("accept-language"))
-            answer = codec.encode_undecodable(error, reasons.text(Reason.MALFORMED, languages))
-            self.metrics.answered(error.transaction or "unknown", int(Status.MALFORMED), 0.0)
-            return Response(answer.http_status, answer.body, answer.content_type)
+            return self._undecodable(request, error)
         context = self._context(request, asked, now)
         decision, wait = await self._decided(request, asked, context, query)
         status = int(decision.status)
@@ -135,12 +133,9 @@ class Service:
         return Response(503 if ahead is not None else 200, json.dumps(shown).encode() + b"\n", codec.JSON)
 
     async def _witness(self, request: Request) -> Response:
-        address = self._address(request)
-        if self._behind_proxy or not is_local(address):
-            wait = self._buckets.take("add-checkpoint", address, trio.current_time())
-            if wait:
-                self.metrics.throttled += 1
-                return Response(429, b"too many checkpoints\n", headers=(("Retry-After", str(max(1, round(wait)))),))
+        wait = self._too_often(request, "add-checkpoint")
+        if wait:
+            return Response(429, b"too many checkpoints\n", headers=_retry(wait))
         try:
             if self.mirror is not None:
                 return await self.mirror.witness(request)
@@ -157,6 +152,16 @@ class Service:
         return await trio.to_thread.run_sync(
             codec.decode_request, request.body, content_type, extensions, limiter=self._threads
         )
+
+    def _undecodable(self, request: Request, error: codec.Undecodable) -> Response:
+        reason, more = Reason.MALFORMED, ()
+        wait = self._too_often(request, _FAULTY)
+        if wait:
+            error.status, reason, more = Status.OVERLOAD, Reason.BUSY, _retry(wait)
+        languages = headers.read_languages(request.headers.get("accept-language"))
+        answer = codec.encode_undecodable(error, reasons.text(reason, languages))
+        self.metrics.answered(error.transaction or "unknown", int(error.status), 0.0)
+        return Response(answer.http_status, answer.body, answer.content_type, more)
 
     def _context(self, request: Request, asked: Asked, now: int) -> Context:
         languages = getattr(asked.message, "language", None) or headers.read_languages(
@@ -183,18 +188,20 @@ class Service:
                     if_head=headers.read_if_head(request.headers.get(headers.IF_HEAD)),
                 )
             presented = None if asked.plain else httpsig.read(request.headers)
-            caller = self._known_caller(request, presented, context, query)
+            try:
+                caller = self._known_caller(request, presented, context, query)
+            except MeshError:  # to name a key is not to have it
+                wait = self._too_often(request, _FAULTY)
+                if wait:
+                    return self._busy(asked, context), _Wait(wait, throttled=True)
+                raise
             stranger = caller is None or (
                 isinstance(caller, SignedBy) and not self.sequencer.view.is_device_key(caller.keyid)
             )
             uniform = uniform and stranger
             if stranger:
-                address = self._address(request)
-                wait = 0.0
-                if self._behind_proxy or not is_local(address):
-                    wait = self._buckets.take(asked.transaction, address, trio.current_time())
+                wait = self._too_often(request, asked.transaction)
                 if wait:
-                    self.metrics.throttled += 1
                     return self._busy(asked, context), _Wait(wait, throttled=True)
             checked = await self._verify(request, asked)
             if caller is None:
@@ -223,6 +230,15 @@ class Service:
         if uniform:
             await _pad(began)
         return decision, _Wait(RETRY_SECONDS if decision.status == Status.OVERLOAD else 0.0)
+
+    def _too_often(self, request: Request, transaction: str) -> float:
+        """For how many seconds a stranger has to stay away; a caller on this machine never has to."""
+        address = self._address(request)
+        if not self._behind_proxy and is_local(address):
+            return 0.0
+        wait = self._buckets.take(transaction, address, trio.current_time())
+        self.metrics.throttled += wait > 0
+        return wait
 
     def _busy(self, asked: Asked, context: Context) -> Refuse:
         text = reasons.text(Reason.BUSY, context.languages)
@@ -268,6 +284,8 @@ class Service:
         path = request.target.partition("?")[0]
         message = httpsig.Signable(request.method, authority, path, request.headers, query)
         httpsig.check(presented, message, request.body, key, now=now, tag=tag)
+        if self._nonces.full(now):  # what is not remembered could be used again
+            raise StoreBusy("the signatures of the last minutes are more than can be remembered")
         if not self._nonces.use(presented, now):
             raise _NotVerified
 
@@ -348,9 +366,7 @@ class Service:
 
     def _answer(self, asked: Asked, decision: Decision, wait: _Wait) -> Response:
         answer = codec.encode_response(asked, decision.reply, status=int(decision.status), throttled=wait.throttled)
-        more: tuple[tuple[str, str], ...] = ()
-        if wait.seconds:
-            more = (("Retry-After", str(max(1, round(wait.seconds)))),)
+        more = _retry(wait.seconds) if wait.seconds else ()
         location = decision.location if isinstance(decision, Refuse) else None
         if location is not None and not asked.plain:
             more = (*more, ("Location", location))
@@ -392,6 +408,10 @@ def signers(asked: Asked) -> set[str]:
             except MeshError:
                 continue  # verify will say what is wrong with it
     return found
+
+
+def _retry(seconds: float) -> tuple[tuple[str, str], ...]:
+    return (("Retry-After", str(max(1, round(seconds)))),)
 
 
 async def _pad(began: float) -> None:

@@ -97,7 +97,9 @@ async def open_account(daemon: Daemon, link: Link, invite: str | None = None) ->
     except (Exists, Denied, NotFound) as exc:
         told = shown_words(name.reason) if name.valid is False else ""
         why = f"{account} can't be had; the portal says: {told}" if told else f"{account} can't be had; {exc}"
-        hint = "if it opens accounts by invitation: --invite TOKEN" if invite is None and not told else None
+        hint = None if told else "if it opens accounts by invitation: --invite TOKEN"
+        if invite is not None and isinstance(exc, Denied):
+            hint = "an invitation counts once, and for some days: ask who runs the portal for another"
         if isinstance(exc, Exists):
             hint = "choose another name, or add the one that it names"
         raise type(exc)(why, hint=hint) from exc
