@@ -43,8 +43,8 @@ class Aside:
             self._refused.clear()
 
     def look_again(self, connection: sqlite3.Connection, authority: Authority) -> None:
-        """Profiles changed: may something stand now that was turned away? Then all siblings and portals are asked for
-        everything anew, of which the rest is here."""
+        """Profiles came, or another stands than before: may something stand now that was turned away? Then all siblings
+        and portals are asked for everything anew, of which the rest is here."""
         back = [
             signer
             for signer in sorted(self._turned)

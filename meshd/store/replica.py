@@ -400,6 +400,7 @@ class Replica(Memory):
             for kind in PROFILES:
                 versions.recompute_heads(connection, kind, self.mesh)
                 outcome.entries.add((int(kind), self.mesh))
+            self._aside.look_again(connection, self.authority)
         if change.everything:
             self._judge_again(connection, versions.judged(connection), outcome)
             return

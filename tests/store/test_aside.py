@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 from harness.mesh_world import Device, device_keys, found
-from meshd.daemon import removal
+from meshd.daemon import authoring, removal
 from meshd.profile import author, device, vault, version
 from meshd.profile.apps import PASSWORD, password
 from meshd.profile.claim import Kind, Role, State
-from meshd.profile.links import Links
+from meshd.profile.links import Cut, Links
 from meshd.profile.version import Version
 from meshd.store import aside, peers, versions
 from meshd.store.replica import Replica
@@ -140,3 +140,24 @@ def test_a_removal_that_stays_where_it_is_asks_nobody_anew() -> None:
     laptop.take([raw for raw in laptop.lacking(desktop) if version.parse(raw).claim.signer != thief.udf])
     assert peers.asked(laptop.connection) == 0 and aside.turned_away(laptop.connection) == {thief.udf: 8}
     assert peers.get(laptop.connection, desktop.udf).cursor == 99
+
+
+def test_everybody_is_asked_anew_when_the_move_of_a_removal_comes_to_stand_by_the_end_of_its_authors_chain() -> None:
+    laptop, desktop, thief, late = flooded()
+    laptop.take(late)
+    server = laptop.admit("server", Role.ADMIN)
+    ends = Cut(thief.udf, desktop.replica.tips(thief.udf))
+    moved = desktop.write(lambda pen: authoring.write_profile(pen, authoring.state(pen), cuts=[ends]))
+    desktop.add("end.example")
+    end = desktop.feed()[-1]
+    server.take([end])
+    server.write(lambda pen: removal.remove(pen, [desktop.udf], master_key=laptop.master_key))
+    laptop.take([raw for raw in laptop.lacking(server) if raw != end])
+    laptop.take([raw for raw in laptop.lacking(desktop) if raw != end and version.parse(raw).claim.signer != thief.udf])
+    assert laptop.states()[moved.vid] is State.QUARANTINED and aside.turned_away(laptop.connection)
+    before = peers.asked(laptop.connection)
+    laptop.take([end])
+    assert laptop.states()[moved.vid] is State.APPLIED
+    assert peers.asked(laptop.connection) == before + 1 and not aside.turned_away(laptop.connection)
+    laptop.pull(desktop)
+    assert {laptop.states()[version.parse(raw).claim.vid] for raw in late} == {State.APPLIED}
