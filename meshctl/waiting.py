@@ -10,9 +10,12 @@ from meshd.errors import MeshError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from meshctl.answers import Json
     from meshctl.session import Session
+
+    T = TypeVar("T")
 
 LONG_POLL = 30  # seconds
 
@@ -28,14 +31,11 @@ def follow(
 ) -> Json:
     """Call `changed` for every state after the first until one of `ends`, which is returned.
 
-    `tick` is called every second meanwhile (for a countdown). Ctrl-C, SIGTERM and a closed terminal delete the resource
-    first, so that no pairing window stays open behind the person's back; then KeyboardInterrupt goes on.
+    `tick` is called every second meanwhile (for a countdown). See `giving_up` for what an interruption does.
     """
-    now = first
-    before = (
-        {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)} if _main() else {}
-    )
-    try:
+
+    def watch() -> Json:
+        now = first
         while (state := text(now, "state")) not in ends:
             if tick is not None:
                 tick(now)
@@ -44,6 +44,18 @@ def follow(
             if text(now, "state") != state:
                 changed(now)
         return now
+
+    return giving_up(session, where, watch)
+
+
+def giving_up(session: Session, where: str, run: Callable[[], T]) -> T:
+    """What `run` returns. Ctrl-C, SIGTERM and a closed terminal delete the resource first, so that nothing stays open
+    behind the person's back; then KeyboardInterrupt goes on."""
+    before = (
+        {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)} if _main() else {}
+    )
+    try:
+        return run()
     except (KeyboardInterrupt, BrokenPipeError):
         try:
             session.client.delete(where)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-
 from meshctl.answers import inner, text
 from meshctl.client import path
 from meshctl.commands.mesh import device_name, device_passphrase
-from meshctl.waiting import LONG_POLL
+from meshctl.waiting import LONG_POLL, giving_up
 from meshd.errors import BadRequest, MeshError
 from meshd.localapi.errors import ApiError, from_body
 
@@ -48,18 +46,7 @@ def connect(args: argparse.Namespace, session: Session) -> int:
     if args.no_wait:
         return 0
     where = path("remote-connections", text(first, "id"))
-    before = {number: signal.signal(number, _interrupt) for number in _signals()}
-    try:
-        return _outcome(session, _follow(session, where, first))
-    except (KeyboardInterrupt, BrokenPipeError):
-        try:
-            session.client.delete(where)
-        except MeshError:
-            pass  # it ended by itself, or the daemon did
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return giving_up(session, where, lambda: _outcome(session, _follow(session, where, first)))
 
 
 def _follow(session: Session, where: str, now: Json) -> Json:
@@ -111,13 +98,3 @@ def _outcome(session: Session, end: Json) -> int:
         session.terminal.data(f"connected as {text(device, 'name')} ({text(device, 'role')})")
         session.terminal.data(f"mesh {text(end, 'mesh')}")
     return 0
-
-
-def _signals() -> tuple[signal.Signals, ...]:
-    import threading
-
-    return (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt

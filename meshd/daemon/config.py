@@ -11,14 +11,17 @@ import re
 import tomllib
 import typing
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from meshd.errors import BadRequest, FormatError
 from meshd.portal.names import normalise_portal
 from meshd.tlog import policy
 from meshd.tlog.policy import Policy
+
+T = TypeVar("T")
 
 MAX_FILE = 1024 * 1024
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -95,17 +98,22 @@ TABLES: dict[str, type[Any]] = {"lan": Lan, "lock": Lock, "limits": Limits, "log
 
 def load(path: Path) -> Config:
     """The settings in `path`; the defaults where there is no such file. BadRequest says where it is wrong."""
+    return read(path, lambda text: parse(text, path.parent)) or Config()
+
+
+def read(path: Path, parse: Callable[[str], T]) -> T | None:
+    """What `parse` makes of a settings file; None where there is none. BadRequest names the file."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
     except FileNotFoundError:
-        return Config()
+        return None
     except OSError as exc:
         raise BadRequest(f"{path} can't be read: {exc.strerror}") from exc
     if len(data) > MAX_FILE:
         raise BadRequest(f"{path} is larger than {MAX_FILE} bytes")
     try:
-        return parse(data.decode(), path.parent)
+        return parse(data.decode())
     except (BadRequest, UnicodeDecodeError) as exc:
         hint = exc.hint if isinstance(exc, BadRequest) else None
         raise BadRequest(f"{path}: {exc}", hint=hint) from exc

@@ -15,12 +15,11 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from meshd.daemon.config import LOG_LEVELS, Address, address
+from meshd.daemon.config import LOG_LEVELS, Address, address, read
 from meshd.errors import BadRequest, FormatError
 from meshd.portal import names, outcomes
 from meshd.portal.statuses import Status
 
-MAX_FILE = 1024 * 1024
 Count = Annotated[int, Meta(ge=0, le=2**52)]
 Seconds = Annotated[int, Meta(ge=1, le=366 * 24 * 3600)]
 Level = Literal["debug", "info", "warning", "error"]
@@ -121,19 +120,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 def load(path: Path) -> Config:
     """The settings in `path`; the defaults where there is no such file. BadRequest says where it is wrong."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
-    except FileNotFoundError:
-        return Config()
-    except OSError as exc:
-        raise BadRequest(f"{path} can't be read: {exc.strerror}") from exc
-    if len(data) > MAX_FILE:
-        raise BadRequest(f"{path} is larger than {MAX_FILE} bytes")
-    try:
-        return parse(data.decode())
-    except (BadRequest, UnicodeDecodeError) as exc:
-        raise BadRequest(f"{path}: {exc}") from exc
+    return read(path, parse) or Config()
 
 
 def parse(text: str) -> Config:
