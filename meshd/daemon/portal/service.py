@@ -154,14 +154,14 @@ class Service:
         )
 
     def _undecodable(self, request: Request, error: codec.Undecodable) -> Response:
-        reason, more = Reason.MALFORMED, ()
+        reason = Reason.MALFORMED
         wait = self._too_often(request, _FAULTY)
         if wait:
-            error.status, reason, more = Status.OVERLOAD, Reason.BUSY, _retry(wait)
+            error.status, reason = Status.OVERLOAD, Reason.BUSY
         languages = headers.read_languages(request.headers.get("accept-language"))
         answer = codec.encode_undecodable(error, reasons.text(reason, languages))
         self.metrics.answered(error.transaction or "unknown", int(error.status), 0.0)
-        return Response(answer.http_status, answer.body, answer.content_type, more)
+        return Response(answer.http_status, answer.body, answer.content_type, _retry(wait) if wait else ())
 
     def _context(self, request: Request, asked: Asked, now: int) -> Context:
         languages = getattr(asked.message, "language", None) or headers.read_languages(
