@@ -126,6 +126,7 @@ class Transfer:
 class LogStatus:
     old_size: int | None
     peer_sizes: tuple[tuple[str, int], ...]
+    tree_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

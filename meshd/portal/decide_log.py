@@ -18,7 +18,7 @@ from meshd.profile import payload
 
 def status(checked: LogStatus, context: Context, view: View) -> Decision:
     """Open to everybody: a checkpoint is meant to be seen. Proofs go to those who can read them."""
-    state = view.log_state(checked.old_size, checked.peer_sizes)
+    state = view.log_state(checked.old_size, checked.peer_sizes, checked.tree_size)
     return rights.accept(
         "Status",
         last_write_time=_date(state.last_write),

@@ -160,6 +160,7 @@ class StatusRequest(MeshRequest, frozen=True):
 
     old_size: int | None = None
     peer_sizes: list[PeerSize] | None = None
+    tree_size: int | None = None
 
 
 class StatusResponse(MeshResponse, frozen=True):
@@ -295,7 +296,7 @@ OURS: Mapping[str, frozenset[str]] = {
     "TransferResponse": frozenset({"Entries", "First", "Next", "Checkpoint", "PageProof"}),
     "DataItem": frozenset({"Row", "Erased"}),
     "ConnectPendingResponse": frozenset({"Asked"}),
-    "StatusRequest": frozenset({"OldSize", "PeerSizes"}),
+    "StatusRequest": frozenset({"OldSize", "PeerSizes", "TreeSize"}),
     "StatusResponse": frozenset({"LogKeys", "MinIndex", "ConsistencyProof", "Peers"}),
 }
 _NONE: frozenset[str] = frozenset()

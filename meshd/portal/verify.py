@@ -242,7 +242,7 @@ def _status(message: messages.StatusRequest) -> LogStatus:
     if len(sizes) > MAX_KEY_VALUES:
         raise FormatError(f"at most {MAX_KEY_VALUES} PeerSizes are allowed")
     found = [(_short(one.origin, "Origin") or "", _count(one.size, "Size") or 0) for one in sizes]
-    return LogStatus(_count(message.old_size, "OldSize"), tuple(found))
+    return LogStatus(_count(message.old_size, "OldSize"), tuple(found), _count(message.tree_size, "TreeSize"))
 
 
 def _connect_start(message: messages.ConnectStartRequest, portal: str) -> ConnectStart:

@@ -231,7 +231,12 @@ class View(Protocol):
     def answered(self, account: str | None, device: str) -> Answered | None: ...
 
     # the log
-    def log_state(self, old_size: int | None, peer_sizes: Sequence[tuple[str, int]]) -> LogState: ...
+    def log_state(
+        self, old_size: int | None, peer_sizes: Sequence[tuple[str, int]], tree_size: int | None = None
+    ) -> LogState:
+        """With the checkpoint of `tree_size`, where there was one of that size; else the newest."""
+        ...
+
     def log_page(
         self,
         *,

@@ -24,7 +24,7 @@ from meshd.tlog import cosignature, tree
 from meshd.tlog.checkpoint import Checkpoint
 from meshd.tlog.frontier import Frontier, verify_page
 from meshd.tlog.leaf import Leaf, blind_terms, content_digest
-from meshd.tlog.note import Note, Verifier
+from meshd.tlog.note import Note, Verifier, verified
 from meshd.tlog.proof import Proof
 
 
@@ -119,6 +119,23 @@ async def test_status_shows_the_signed_note_and_proves_that_it_extends_an_older_
         *log, witness, asking = [Verifier.parse(key) for key in shown.log_keys or []]
         assert [one.name for one in log] == [f"{DOMAIN}/mmm-log"] and asking.name == f"{DOMAIN}/mmm-peer"
         assert cosignature.verify(Note.parse((shown.checkpoint_value or "").encode()), witness) > 0
+
+
+async def test_status_proves_up_to_an_earlier_checkpoint_that_nobody_cosigns_again(home):
+    with engine(home / "portal.db") as portal:
+        alice = await written(portal, 3)
+        first = checkpoint_of((await portal.status()).checkpoint_value, portal)
+        await portal.publish(alice, alice.item("one"))
+        second = checkpoint_of((await portal.status()).checkpoint_value, portal)
+        await portal.publish(alice, alice.item("another"))
+        shown = await portal.status(old_size=first.size, tree_size=second.size)
+        assert checkpoint_of(shown.checkpoint_value, portal) == second
+        proof, witness = shown.consistency_proof, Verifier.parse((shown.log_keys or [])[1])
+        assert proof is not None and (proof.old_size, proof.new_size) == (first.size, second.size)
+        tree.verify_consistency(first.size, second.size, first.root, second.root, proof.hashes)
+        assert not verified(Note.parse((shown.checkpoint_value or "").encode()), [witness])  # a larger tree was seen
+        newest = checkpoint_of((await portal.status(tree_size=99)).checkpoint_value, portal)
+        assert newest.size == second.size + 1
 
 
 def leaf_from(entry: TransferEntry) -> Leaf:

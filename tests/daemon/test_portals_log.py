@@ -136,6 +136,15 @@ async def test_an_honest_portal_that_grows_and_rotates_its_key_is_not_accused(ho
         assert found.one.view()["log"]["state"] == "verified"
 
 
+async def test_an_honest_portal_that_grows_whenever_it_is_looked_at_is_not_accused(home: Path) -> None:
+    async with world(home) as found:
+        found.log.busy = True
+        item = await found.device.add("example.net", "alice", "secret")
+        await found.until_in_step()
+        assert item.vid in found.receipts() and not found.pin.suspect
+        assert (await verify.verify(found.one))["verdict"] == "verified"
+
+
 async def test_everything_that_was_published_is_verified(home: Path) -> None:
     async with world(home) as found:
         await found.device.add("example.net", "alice", "secret")

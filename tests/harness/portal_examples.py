@@ -87,7 +87,7 @@ EXAMPLES: dict[str, tuple[m.Request, m.Response]] = {
         ),
     ),
     "Status": (
-        m.StatusRequest(portal="example.net", old_size=3, peer_sizes=[s.PeerSize(origin="o", size=4)]),
+        m.StatusRequest(portal="example.net", old_size=3, peer_sizes=[s.PeerSize(origin="o", size=4)], tree_size=9),
         m.StatusResponse(
             **_OK, last_write_time=WHEN, last_checkpoint_time=WHEN, next_checkpoint_time=WHEN,
             checkpoint_value="origin\n10\nroot\n", log_keys=["k"], min_index=0,

@@ -21,6 +21,7 @@ from meshd.portal.messages import GetRecordsResponse, PublishResponse
 from meshd.portal.outcomes import Accept, Context, Decision
 from meshd.portal.structures import Binary, ConsistencyProof
 from meshd.portal.view import LogState
+from meshd.tlog import tree
 from meshd.tlog.proof import Proof
 
 ORIGIN = "example.net/mmm-log"
@@ -28,27 +29,33 @@ SALT = bytes(16)
 
 
 class LoggedPortal(MemoryPortal):
-    """Leaf n is of the version with index n + 1. `receipts` off: it proves nothing of what it takes."""
+    """`places` has the leaf of each version, counted from 1. `receipts` off: it proves nothing of what it takes."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.entries = Log(seed="portal", origin=ORIGIN)
         self.leaves: list[bytes] = []
+        self.places: list[int] = []
+        self.busy = False  # others write there whenever it was looked at
         self.receipts = True
         self.spoil = False  # its receipts prove another place
 
     def _put(self, mesh: str, found: Any, leaf: bool) -> None:
         super()._put(mesh, found, leaf)
         if leaf:
-            data = leaf_of(self.versions[found.claim.vid], SALT).encode()
-            self.leaves.append(data)
-            self.entries.now = self.now
-            self.entries.publish(data)
+            self.places.append(len(self.leaves))
+            self._grow(leaf_of(self.versions[found.claim.vid], SALT).encode())
+
+    def _grow(self, data: bytes) -> None:
+        self.leaves.append(data)
+        self.entries.now = self.now
+        self.entries.publish(data)
 
     def receipt(self, index: int) -> str:
-        proof = self.entries.proof(index - 1)
+        at = self.places[index - 1]
+        proof = self.entries.proof(at)
         place = proof.index ^ 1 if self.spoil else proof.index
-        return Proof(place, proof.hashes, proof.checkpoint, SALT + self.leaves[index - 1]).encode().decode()
+        return Proof(place, proof.hashes, proof.checkpoint, SALT + self.leaves[at]).encode().decode()
 
     def _commit(self, checked: Any, context: Context) -> Decision:
         before = self.index
@@ -66,12 +73,17 @@ class LoggedPortal(MemoryPortal):
             return dataclasses.replace(decision, reply=msgspec.structs.replace(reply, receipts=shown))
         return decision
 
-    def log_state(self, old_size: int | None, peer_sizes: Sequence[tuple[str, int]]) -> LogState:
+    def log_state(
+        self, old_size: int | None, peer_sizes: Sequence[tuple[str, int]], tree_size: int | None = None
+    ) -> LogState:
         log = self.entries
-        note, proof = log.status(old_size)
-        shown = None
-        if proof is not None and old_size is not None:
-            shown = ConsistencyProof(old_size=old_size, new_size=log.tree.size, hashes=[Binary(one) for one in proof])
+        size = tree_size if tree_size is not None and tree_size <= log.tree.size else log.tree.size
+        note, shown = log.note(size), None
+        if old_size is not None and old_size <= size:
+            proof = tree.consistency_proof(old_size, size, log.tree.read)
+            shown = ConsistencyProof(old_size=old_size, new_size=size, hashes=[Binary(one) for one in proof])
+        if self.busy:
+            self._grow(b"somebody else's")
         return LogState(
             last_checkpoint=log.cosigned,
             next_checkpoint=log.cosigned + INTERVAL,

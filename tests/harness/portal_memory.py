@@ -339,7 +339,9 @@ class MemoryPortal:
                 return one
         return None
 
-    def log_state(self, old_size: int | None, peer_sizes: Sequence[tuple[str, int]]) -> LogState:
+    def log_state(
+        self, old_size: int | None, peer_sizes: Sequence[tuple[str, int]], tree_size: int | None = None
+    ) -> LogState:
         return self.log
 
     def log_page(self, **asked: Any) -> LogPage | None:

@@ -152,12 +152,16 @@ class Log(Shown):
         self.keep(connection)
 
     def at(self, connection: sqlite3.Connection, size: int | None) -> Signed | None:
-        """The checkpoint of this size, if there ever was one: its signature is the same whenever it is made."""
+        """The checkpoint of this size, if there ever was one: the log's signature is the same whenever it is made. It is
+        not cosigned again, for that would say that no larger tree was seen."""
         signed = self.signed
         if size is None or size == signed.size:
             return signed
         found = log_rows.checkpoint(connection, size) if size < signed.size else None
-        return None if found is None else self._signed(Checkpoint(self.origin, size, found.root))
+        if found is None:
+            return None
+        checkpoint = Checkpoint(self.origin, size, found.root)
+        return Signed(checkpoint, checkpoints.sign(checkpoint, self._signers), found.time)
 
 
 def next_origin(origin: str) -> str:

@@ -113,9 +113,14 @@ class Shown(abc.ABC):
     # --- Status and Transfer ------------------------------------------------------------------------------------------
 
     def state(
-        self, connection: sqlite3.Connection, old_size: int | None, peer_sizes: Sequence[tuple[str, int]]
+        self,
+        connection: sqlite3.Connection,
+        old_size: int | None,
+        peer_sizes: Sequence[tuple[str, int]],
+        tree_size: int | None = None,
     ) -> LogState:
-        signed = self.signed
+        """With the checkpoint of `tree_size`, where there was one of that size; else the newest."""
+        signed = self.at(connection, tree_size) or self.signed
         proof = None
         if old_size is not None and old_size <= signed.size:
             hashes = self.proof(connection, old_size, signed.size)
@@ -123,7 +128,7 @@ class Shown(abc.ABC):
         wanted = dict(peer_sizes)
         return LogState(
             last_write=rows.last_added(connection) or None,
-            last_checkpoint=signed.time,
+            last_checkpoint=self.signed.time,
             next_checkpoint=self.due,
             checkpoint=signed.note.encode().decode(),
             log_keys=self.stated,

@@ -260,10 +260,12 @@ class SqliteView:
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
-    def log_state(self, old_size: int | None, peer_sizes: Sequence[tuple[str, int]]) -> LogState:
+    def log_state(
+        self, old_size: int | None, peer_sizes: Sequence[tuple[str, int]], tree_size: int | None = None
+    ) -> LogState:
         if self.log is None:
             return LogState(last_write=rows.last_added(self.connection) or None)
-        return self.log.state(self.connection, old_size, peer_sizes)
+        return self.log.state(self.connection, old_size, peer_sizes, tree_size)
 
     def log_page(
         self,

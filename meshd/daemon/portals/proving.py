@@ -17,6 +17,7 @@ from meshd.daemon.portals.link import Link
 from meshd.daemon.portals.receipts import read
 from meshd.daemon.portals.watch import Unproved
 from meshd.errors import Denied, FormatError, NotFound, PossibleAttack, Refused, TrustError
+from meshd.portal.log_status import interval_of, named_keys, proof_hashes
 from meshd.portal.messages import StatusRequest, StatusResponse
 from meshd.profile.recovery import Info
 from meshd.store.portal_pins import PinRow
@@ -122,8 +123,8 @@ class _Prover:
         """The pin, for the store."""
         pin, answer, now = self._pin, self._answer, self._now()
         assert pin is not None
-        cosigners = tuple(one for one in watches.named_keys(answer) if one.kind == COSIGNATURE)
-        interval = watches.interval_of(answer)
+        cosigners = tuple(one for one in named_keys(answer) if one.kind == COSIGNATURE)
+        interval = interval_of(answer)
         newest = watch.freshness(pin.note, cosigners, now, interval).newest or 0
         fresh = 0 if not cosigners else (newest + 2 * interval) * 1000
         keys = tuple(one.vkey for one in (*pin.keys, *cosigners))
@@ -134,19 +135,19 @@ class _Prover:
         for _ in range(watches.TRIES):
             assert self._pin is not None
             checkpoint = Checkpoint.parse(note.text)
-            answer = await self._status(checkpoint.size)
+            answer = await self._status(checkpoint.size, self._pin.size)
             newest, _ = _note(answer)
             if newest.text != self._pin.note.text:  # it grew in between
                 await self._advance(self._pin, await self._status(self._pin.size), Policy(), None)
                 continue
             mine = Pin(checkpoint.origin, checkpoint.size, checkpoint.root, note, self._now(), self._pin.keys)
-            await self._passed(mine, self._pin.note, self._pin.keys, watches.proof_hashes(answer), Policy(), None)
+            await self._passed(mine, self._pin.note, self._pin.keys, proof_hashes(answer), Policy(), None)
             return
         raise Unproved("the portal's log grows faster than it can be looked at")
 
     async def _advance(self, before: Pin | None, answer: StatusResponse, policy: Policy, origin: str | None) -> None:
         note, named = _note(answer)
-        self._pin = await self._passed(before, note, named, watches.proof_hashes(answer), policy, origin)
+        self._pin = await self._passed(before, note, named, proof_hashes(answer), policy, origin)
         self._answer = answer
 
     async def _passed(
@@ -167,14 +168,16 @@ class _Prover:
                 raise Unproved(f"the portal's log is shorter than it was: {reason}")
             case watch.Suspect(reason, ask):
                 if before is not None and ask is not None:
-                    shown = watch.accuse(before, note, watches.proof_hashes(await self._status(ask)) or ())
+                    more = proof_hashes(await self._status(ask, Checkpoint.parse(note.text).size))
+                    shown = watch.accuse(before, note, more or ())
                     if shown is not None:
                         raise Contradiction(base64url.encode(shown.evidence.encode()))
                 raise Unproved(f"the portal does not prove that its log only grew: {reason}")
 
-    async def _status(self, old_size: int | None) -> StatusResponse:
+    async def _status(self, old_size: int | None, tree_size: int | None = None) -> StatusResponse:
+        asked = StatusRequest(old_size=old_size, tree_size=tree_size)
         try:
-            return await self._link.ask("Status", StatusRequest(old_size=old_size), StatusResponse, signed=False)
+            return await self._link.ask("Status", asked, StatusResponse, signed=False)
         except (Denied, NotFound, Refused):
             return StatusResponse()  # it knows no such transaction
 
@@ -182,7 +185,7 @@ class _Prover:
 def _note(answer: StatusResponse) -> tuple[Note, tuple[Verifier, ...]]:
     if answer.checkpoint_value is None:
         raise Unproved("the portal shows no log any more")
-    return Note.parse(answer.checkpoint_value.encode()), watches.named_keys(answer)
+    return Note.parse(answer.checkpoint_value.encode()), named_keys(answer)
 
 
 # --- what a recovery entry remembers of logs --------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import trio
 from meshd.crypto import base64url
 from meshd.daemon.portals import known_keys, quorum
 from meshd.errors import Denied, FormatError, MeshError, NotFound, Refused, RemoteProtocolError, TrustError
+from meshd.portal.log_status import interval_of, named_keys, proof_hashes
 from meshd.portal.messages import StatusRequest, StatusResponse
 from meshd.profile import payload
 from meshd.store import events
@@ -25,7 +26,7 @@ from meshd.store import portal_pins as store
 from meshd.store.portal_pins import Heard, PinRow
 from meshd.store.replica import Outcome
 from meshd.tlog import checkpoint as checkpoints
-from meshd.tlog import tree, watch
+from meshd.tlog import watch
 from meshd.tlog.checkpoint import Checkpoint
 from meshd.tlog.note import COSIGNATURE, ED25519, Note, Verifier
 from meshd.tlog.policy import Policy
@@ -36,10 +37,7 @@ if TYPE_CHECKING:
 
 TRIES = 3
 TRY_PAUSE = 0.5  # seconds: a portal may answer from a copy that is a moment behind
-USUAL_INTERVAL = 24 * 3600  # seconds between checkpoints, where the portal does not say
-LEAST_INTERVAL, MOST_INTERVAL = 60, 30 * 24 * 3600
 LOOK_SECONDS = 900.0  # between two looks at a portal from which nothing comes
-MAX_KEYS = 16
 _ANYBODY = Policy()
 
 
@@ -181,9 +179,10 @@ class Watch:
         """Believe nothing of it any more."""
         await freeze(self._portal, evidence)
 
-    async def _status(self, old_size: int | None) -> StatusResponse:
+    async def _status(self, old_size: int | None, tree_size: int | None = None) -> StatusResponse:
+        """With a proof from `old_size` to `tree_size`, where the portal knows that word; else to the newest."""
         try:
-            asked = StatusRequest(old_size=old_size)
+            asked = StatusRequest(old_size=old_size, tree_size=tree_size)
             return await self._portal.link.ask("Status", asked, StatusResponse, signed=False)
         except (Denied, NotFound, Refused):
             return StatusResponse()  # it knows no such transaction
@@ -221,7 +220,7 @@ class Watch:
                 raise Unproved(f"the portal shows {reason}")
             case watch.Suspect(reason, ask):
                 if held is not None and ask is not None:
-                    more = proof_hashes(await self._status(ask))
+                    more = proof_hashes(await self._status(ask, Checkpoint.parse(note.text).size))
                     shown = watch.accuse(held, note, more or ())
                     if shown is not None:
                         await self.freeze(shown.evidence)
@@ -248,7 +247,7 @@ class Watch:
                 continue
             proof: tuple[bytes, ...] | None = None
             if checkpoint.size < pin.size:
-                answer = await self._status(checkpoint.size)
+                answer = await self._status(checkpoint.size, pin.size)
                 shown = Checkpoint.parse(Note.parse((answer.checkpoint_value or "").encode()).text)
                 if shown.size != pin.size:  # it grew in between
                     pin = await self.look()
@@ -333,32 +332,6 @@ def held_as(pin: PinRow) -> Pin:
     """The pin as it is judged by. Its keys are the log's own."""
     keys = tuple(one for one in map(Verifier.parse, pin.keys) if one.kind == ED25519)
     return Pin(pin.origin, pin.size, pin.root, Note.parse(pin.note.encode()), pin.time // 1000, keys)
-
-
-def named_keys(answer: StatusResponse) -> tuple[Verifier, ...]:
-    """The keys that a portal names as its own, those that can be read."""
-    found = []
-    for vkey in (answer.log_keys or [])[:MAX_KEYS]:
-        try:
-            found.append(Verifier.parse(vkey))
-        except FormatError:
-            continue  # of a sort that others read
-    return tuple(found)
-
-
-def proof_hashes(answer: StatusResponse) -> tuple[bytes, ...] | None:
-    proof = answer.consistency_proof
-    return None if proof is None else tuple(bytes(one) for one in proof.hashes[: tree.MAX_PROOF + 1])
-
-
-def interval_of(answer: StatusResponse) -> int:
-    """Seconds between two scheduled checkpoints."""
-    try:
-        last = payload.read_date(answer.last_checkpoint_time or "")
-        following = payload.read_date(answer.next_checkpoint_time or "")
-    except FormatError:
-        return USUAL_INTERVAL
-    return min(max(following - last, LEAST_INTERVAL), MOST_INTERVAL)
 
 
 def _same(before: PinRow, seen: PinRow) -> bool:
