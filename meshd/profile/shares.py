@@ -121,6 +121,8 @@ def read(text: str) -> Share:
     lines = [line for line in text[: 64 * 1024].splitlines() if not _beside(line)]
     typed = [word for word in " ".join(lines).split() if not word.rstrip(".").isdecimal()]
     found = [words.find(word) for word in typed[:MAX_GIVEN]]
+    if typed and all(word.count("-") >= 4 for word in typed):
+        raise ShareError(FORM, "That is a share of 2016; meshctl recovery open-2016 reads those.")
     if len(typed) not in words.LENGTHS:
         lost = tuple(Misread(place, ()) for place, word in enumerate(found, 1) if word is None)
         raise ShareError(

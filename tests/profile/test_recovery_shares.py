@@ -112,6 +112,11 @@ def test_a_share_is_read_in_any_case_by_four_letters_and_from_a_whole_page() -> 
     assert shares.read(page).mnemonic == " ".join(typed)
 
 
+def test_a_share_of_2016_is_said_to_be_one() -> None:
+    error = fault_of(lambda: shares.read("EBUZV-JAGO6-AAAAA-AAAAA-AAAAA-AAAA\n"))
+    assert (error.fault, "open-2016" in str(error)) == (shares.FORM, True)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_words_that_are_in_no_list_are_computed_from_the_others(count: int) -> None:
     typed = one_share()
