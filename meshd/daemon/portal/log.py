@@ -152,7 +152,7 @@ class Log(Shown):
         self.keep(connection)
 
     def at(self, connection: sqlite3.Connection, size: int | None) -> Signed | None:
-        """The checkpoint of this size, if there ever was one: the log's signature is the same whenever it is made. It is
+        """The checkpoint of this size, if there ever was one: its signature is the same whenever it is made. It is
         not cosigned again, for that would say that no larger tree was seen."""
         signed = self.signed
         if size is None or size == signed.size:
