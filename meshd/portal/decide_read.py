@@ -112,7 +112,8 @@ def _feed(checked: Get, context: Context, view: View) -> Decision:
         if after > last:  # of another portal, or of this one before it was restored from a backup
             return rights.refuse(transaction, context, Status.NOT_FOUND, Reason.PAGE_KEY)
     most = min(constraints.max_entries or policy.page_entries, policy.page_entries)
-    found = view.feed(mesh, after, most)
+    # A place behind anything else would tell strangers how much a mesh writes, and when.
+    found = view.feed(mesh, after, most, profiles=terms.get(TYPE) == PERSONAL)
     if constraints.before is not None and constraints.page_key is None:
         found = [one for one in found if one.added < constraints.before]
     fitting = _page(found, min(constraints.max_bytes or policy.page_bytes, policy.page_bytes))

@@ -190,8 +190,9 @@ class View(Protocol):
         """The mesh that an entry belongs to, from its first version on."""
         ...
 
-    def feed(self, mesh: str, after: int, limit: int) -> Sequence[Stored]:
-        """What was stored for a mesh behind this place in the log, in log order, quarantined versions too."""
+    def feed(self, mesh: str, after: int, limit: int, *, profiles: bool = False) -> Sequence[Stored]:
+        """What was stored for a mesh behind this place in the log, in log order, quarantined versions too; or of that
+        its personal profiles alone."""
         ...
 
     def index_at(self, mesh: str, seconds: int) -> int:

@@ -173,12 +173,14 @@ def owner(connection: sqlite3.Connection, kind: int, identifier: str) -> str | N
     return None if found is None else str(found[0])
 
 
-def feed(connection: sqlite3.Connection, mesh: str, after: int, limit: int) -> list[Row]:
+def feed(connection: sqlite3.Connection, mesh: str, after: int, limit: int, *, profiles: bool = False) -> list[Row]:
+    """What a mesh has behind a place in the log; `profiles`: only its personal profiles, which have an index."""
     number = mesh_id(connection, mesh)
     if number is None:
         return []
+    which = "v.mesh = ? AND v.kind = 1" if profiles else "v.mesh = ?"
     found = connection.execute(
-        f"SELECT {_ROW} FROM {_FROM} WHERE v.mesh = ? AND v.seq > ? ORDER BY v.seq LIMIT ?", (number, after, limit)
+        f"SELECT {_ROW} FROM {_FROM} WHERE {which} AND v.seq > ? ORDER BY v.seq LIMIT ?", (number, after, limit)
     ).fetchall()
     return [_row(one) for one in found]
 

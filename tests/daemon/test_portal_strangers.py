@@ -15,6 +15,7 @@ from meshd.daemon.portal.config import Limits, Moved, Quota
 from meshd.daemon.portal.limits import Buckets, is_local, prefix
 from meshd.portal import codec, httpsig
 from meshd.portal import messages as m
+from meshd.portal import structures as s
 from meshd.portal.codec import Dialect
 from meshd.profile.claim import Kind
 
@@ -169,6 +170,23 @@ async def test_a_stranger_sees_items_of_others_as_little_as_what_is_not_there(ho
                 await asker.ask("Get", m.GetRequest(identifier=identifier))
                 seen.append((asker.last.status, asker.last.body))
             assert seen[0] == seen[1] and seen[0][0] == 404
+
+
+async def test_a_stranger_who_reads_profiles_learns_nothing_of_what_else_is_written(home):
+    alice = Person("alice")
+    profiles = m.GetRequest(
+        key_values=[
+            s.KeyValue(key="UserProfile", value=alice.mesh),
+            s.KeyValue(key="Type", value="SignedPersonalProfile"),
+        ]
+    )
+    async with portal_server(home) as running:
+        client, stranger = await opened(running, alice), running.client()
+        before = await stranger.ask("GetRecords", profiles)
+        assert [bytes(item.data) for item in before.data_items] == [alice.root.raw]
+        for one in (alice.container(), alice.item("secret")):
+            assert (await client.ask("Publish", m.PublishRequest(entry=tagged(one)))).status == 201
+        assert await stranger.ask("GetRecords", profiles) == before
 
 
 async def test_who_asks_too_often_has_to_wait(home):

@@ -291,9 +291,9 @@ class MemoryPortal:
                 return one.mesh or None
         return None
 
-    def feed(self, mesh: str, after: int, limit: int) -> Sequence[Stored]:
+    def feed(self, mesh: str, after: int, limit: int, *, profiles: bool = False) -> Sequence[Stored]:
         found = sorted((one.index, one) for one in self.versions.values() if one.mesh == mesh and one.index > after)
-        return [one for _, one in found[:limit]]
+        return [one for _, one in found if not profiles or one.kind is Kind.PERSONAL][:limit]
 
     def index_at(self, mesh: str, seconds: int) -> int:
         return max((one.index for one in self.versions.values() if one.mesh == mesh and one.added < seconds), default=0)

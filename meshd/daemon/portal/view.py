@@ -179,8 +179,8 @@ class SqliteView:
                 self._vaults[identifier] = found
         return found
 
-    def feed(self, mesh: str, after: int, limit: int) -> Sequence[Stored]:
-        found = rows.feed(self.connection, mesh, after, limit)
+    def feed(self, mesh: str, after: int, limit: int, *, profiles: bool = False) -> Sequence[Stored]:
+        found = rows.feed(self.connection, mesh, after, limit, profiles=profiles)
         if self.log is not None:  # what is committed and not signed yet would come without a receipt, as if withheld
             size = self.log.signed.size
             found = [row for row in found if row.seq <= size]
