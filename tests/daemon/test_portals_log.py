@@ -136,6 +136,18 @@ async def test_an_honest_portal_that_grows_and_rotates_its_key_is_not_accused(ho
         assert found.one.view()["log"]["state"] == "verified"
 
 
+async def test_a_sibling_that_knows_only_a_key_that_was_replaced_accuses_nobody(home: Path) -> None:
+    async with world(home) as found:
+        old, origin = found.pin.note, found.pin.origin
+        for _ in range(2):  # the second time the first key signs no more
+            found.log.entries.rotate()
+            await found.one.watch.settle(await found.one.watch.look())
+        daemon = found.device.daemon
+        await daemon.transact(lambda connection, outcome: portal_pins.hear(connection, origin, "phone", old))
+        assert await found.one.watch.compare_siblings()
+        assert not found.pin.suspect
+
+
 async def test_an_honest_portal_that_grows_whenever_it_is_looked_at_is_not_accused(home: Path) -> None:
     async with world(home) as found:
         found.log.busy = True

@@ -45,7 +45,8 @@ def _log(pin: PinRow, health: Health) -> None:
         health.add(
             "portal-suspect",
             f"{pin.account}: {pin.why}, since {_moment(pin.suspect)}.",
-            "ask who runs the portal; what was verified stands: meshctl portal verify",
+            "ask who runs the portal; what was verified stands: meshctl portal verify. Where its log had to begin anew,"
+            f" believe it again: meshctl portal trust {pin.account} --anew",
         )
     elif pin.fresh and pin.time > pin.fresh:
         health.add(

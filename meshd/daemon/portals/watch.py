@@ -237,7 +237,8 @@ class Watch:
         why = "the portal proves nothing of its log"
         for attempt in range(TRIES):
             if pin is None:
-                raise Unproved(why)
+                doubted = self.pin
+                raise Unproved(doubted.why if doubted is not None and doubted.why else why)
             held = held_as(pin)
             checkpoint, _ = checkpoints.read(note, held.keys)
             if checkpoint.size > pin.size:
@@ -267,7 +268,8 @@ class Watch:
         pin, connection = self.pin, self._daemon.reader.connection
         if pin is None or pin.frozen:
             return []
-        return [one for one in store.heard(connection, pin.origin) if not one.agreed]
+        keys = held_as(pin).keys
+        return [one for one in store.heard(connection, pin.origin) if not one.agreed and _signed(one, keys)]
 
     async def compare_siblings(self) -> bool:
         """Compare what siblings have shown with what this device sees; False where the portal does not prove it.
@@ -332,6 +334,15 @@ def held_as(pin: PinRow) -> Pin:
     """The pin as it is judged by. Its keys are the log's own."""
     keys = tuple(one for one in map(Verifier.parse, pin.keys) if one.kind == ED25519)
     return Pin(pin.origin, pin.size, pin.root, Note.parse(pin.note.encode()), pin.time // 1000, keys)
+
+
+def _signed(one: Heard, keys: tuple[Verifier, ...]) -> bool:
+    """Has a key that counts now signed it? A sibling that was away may believe one that was replaced long ago."""
+    try:
+        checkpoints.read(Note.parse(one.note.encode()), keys)
+    except (FormatError, TrustError):
+        return False
+    return True
 
 
 def _same(before: PinRow, seen: PinRow) -> bool:
