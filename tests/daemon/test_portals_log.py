@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -183,6 +184,25 @@ async def test_a_verify_says_how_far_it_is(home: Path, monkeypatch: pytest.Monke
         assert [one["done"] for one in seen if one is not None][-3:] >= [5, 10, 11]
         assert all(one["of"] >= 10 for one in seen if one is not None)
         assert found.one.view()["verifying"] is None
+
+
+async def test_a_record_beside_the_receipt_of_another_is_found_out(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(home) as found:
+        await found.device.add("example.net", "alice", "secret")
+        await found.until_in_step()
+        real = Link.ask
+
+        async def ask(link: Link, transaction: str, *rest: Any, **more: Any) -> Any:
+            answer = await real(link, transaction, *rest, **more)
+            if transaction == "GetRecords" and answer.data_items:
+                *others, last = answer.data_items
+                shown = msgspec.structs.replace(last, data=others[-1].data)  # every receipt is there, and holds
+                answer = msgspec.structs.replace(answer, data_items=[*others, shown])
+            return answer
+
+        monkeypatch.setattr(Link, "ask", ask)
+        said = await verify.verify(found.one)
+        assert said["verdict"] == "suspect" and "another record" in said["message"]
 
 
 async def test_a_portal_that_withholds_the_newest_version_is_found_out(home: Path) -> None:

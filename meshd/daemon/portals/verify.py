@@ -21,11 +21,12 @@ from meshd.daemon.portals.state import Portal
 from meshd.daemon.portals.watch import TRIES, Contradicted, Unproved, held_as
 from meshd.errors import FormatError, MeshError, NotFound, SignatureError, TrustError
 from meshd.portal.messages import GetRecordsResponse, GetRequest
-from meshd.portal.structures import KeyValue, SearchConstraints
+from meshd.portal.structures import DataItem, KeyValue, SearchConstraints
 from meshd.profile.claim import Kind, State
 from meshd.store import events, portal_pins, versions
 from meshd.store import portals_client as store
 from meshd.store.replica import Outcome
+from meshd.tlog.leaf import Leaf, content_digest
 
 ROWS = 1000
 CATCH_UP_SECONDS = 60.0
@@ -122,10 +123,14 @@ async def _read_feed(portal: Portal, found: _Found, wanted: frozenset[bytes], ex
     while True:
         portal.verifying = len(found.places), max(expected, len(found.places))
         before = len(found.places)
-        shown, receipts, following = await _page(portal, key)
-        found.unproved += shown - len(receipts)
-        for text in receipts:
+        page, following = await _page(portal, key)
+        for item, text in page:
+            if not text:
+                found.unproved += 1
+                continue
             proof, leaf = read(text)
+            if not _is_of(leaf, item):
+                raise Unproved("the portal shows another record than its log has at that place")
             if proof.checkpoint.text not in agreed:
                 await portal.watch.settle(await portal.watch.agree(proof.checkpoint))
                 agreed.add(proof.checkpoint.text)
@@ -136,16 +141,16 @@ async def _read_feed(portal: Portal, found: _Found, wanted: frozenset[bytes], ex
             found.places[leaf.vid] = proof.index
             if leaf.vid in wanted:
                 found.proof = leaf.vid, text
-        if not shown or not following or following == key:
+        if not page or not following or following == key:
             return
         if len(found.places) == before:  # a log has an end, and each page must prove some of it
             raise Unproved("the portal shows pages of its feed that prove nothing new, and may go on for ever")
         key = following
 
 
-async def _page(portal: Portal, key: str | None) -> tuple[int, list[str], str | None]:
-    """How many records a page has, the receipts that came with them, and the key of the next page. What is so new that
-    it stands under no checkpoint yet is asked for again."""
+async def _page(portal: Portal, key: str | None) -> tuple[list[tuple[DataItem, str]], str | None]:
+    """The records of a page, each with its receipt or "", and the key of the next page. What is so new that it stands
+    under no checkpoint yet is asked for again."""
     for attempt in range(TRIES):
         if attempt:
             await trio.sleep(TRY_PAUSE)
@@ -154,11 +159,18 @@ async def _page(portal: Portal, key: str | None) -> tuple[int, list[str], str | 
             search_constraints=SearchConstraints(max_entries=PAGE, page_key=key),
         )
         answer = await portal.link.ask("GetRecords", asked, GetRecordsResponse)
-        shown = len(answer.data_items or [])
-        receipts = [text for text in (answer.receipts or [])[:shown] if text]
-        if len(receipts) == shown:
+        items = answer.data_items or []
+        receipts = (answer.receipts or [])[: len(items)]
+        if all(receipts) and len(receipts) == len(items):
             break
-    return shown, receipts, answer.page_key
+    receipts += [""] * (len(items) - len(receipts))
+    return list(zip(items, receipts, strict=True)), answer.page_key
+
+
+def _is_of(leaf: Leaf, item: DataItem) -> bool:
+    """Is this the leaf of the record? What was pruned or erased has no content that could be compared."""
+    held = bytes(item.data) if item.data else (item.text or "").encode()
+    return leaf.pkey == item.primary_key and (not held or leaf.content == content_digest(held))
 
 
 @dataclass(frozen=True, slots=True)
