@@ -13,6 +13,7 @@ from harness.signed_claims import Signed, first_profile, master_key, parsed_is, 
 from meshd.profile.claim import Kind, State
 from meshd.profile.version import Version
 from meshd.store import chains, versions
+from meshd.store.lineage import Link
 from meshd.store.replica import Outcome, Replica
 
 QUICK = range(40)
@@ -105,6 +106,31 @@ def check(seed: int) -> None:
     assert ends[0] == ends[1] == ends[2], f"seed {seed}: another order, another end"
 
 
+def check_links(seed: int) -> None:
+    """Links are told of versions that come and of some that never do; when they end, only what came counts."""
+    signed, chance = signed_world(seed), random.Random(seed)
+    order = signed.of(signed.world.all)
+    chance.shuffle(order)
+    connection, replica = replica_of_claims()
+    come = [one for one in order if one.kind is Kind.MASTER or chance.random() < (0.3 if one.claim.links.n else 0.9)]
+    for start in range(0, len(come), 10):
+        replica = deliver(connection, replica, come[start : start + 10], chance)
+        for signer in sorted(replica.authority.cut()):
+            chain = sorted((one for one in order if one.signer == signer), key=lambda one: -one.claim.links.n)
+            told = [Link(one.token, one.digest) for one in chain if chance.random() < 0.9]
+            connection.execute("BEGIN IMMEDIATE")
+            replica.accept_links(connection, signer, told, Outcome())
+            connection.execute("COMMIT")
+    same_memory(connection, replica)
+    connection.execute("BEGIN IMMEDIATE")
+    replica.end_links(connection, Outcome())
+    connection.execute("COMMIT")
+    same_memory(connection, replica)
+    compare(connection, replica, signed, [], f"seed {seed}, links")
+    replica = deliver(connection, replica, order, chance)
+    compare(connection, replica, signed, order, f"seed {seed}, after links")
+
+
 SAID = (
     "SELECT vid, state, head FROM versions",
     "SELECT parent, child FROM edges",
@@ -133,7 +159,13 @@ def test_any_order_of_arrival_ends_in_what_the_definition_says(part: int) -> Non
         check(seed)
 
 
+def test_links_that_were_told_ahead_change_nothing_in_the_end() -> None:
+    for seed in QUICK:
+        check_links(seed)
+
+
 @pytest.mark.soak
 def test_many_orders_of_arrival_end_in_what_the_definition_says() -> None:
     for seed in range(10_000, 12_000):
         check(seed)
+        check_links(seed)
