@@ -176,6 +176,24 @@ async def test_a_checkpoint_that_is_brought_is_cosigned_once_it_is_stored(home):
             cosignature.verify(found.portal.log.signed.note, found.identity.cosigner.verifier)
 
 
+async def test_a_checkpoint_that_was_overtaken_while_it_was_stored_is_not_cosigned_any_more(home):
+    async with world(home) as found:
+        await found.write(4)
+        await found.mirror.once()
+        mirror, portal = serving(found), found.portal
+        await found.write(2)
+        proof = portal.log.proof(portal.view.connection, 4, 6)
+        body = witness.Request(4, proof, portal.log.signed.note).encode()
+        await found.write(2)
+        found.nursery.start_soon(found.mirror.run)
+        head = (
+            f"POST /.well-known/mmm-witness/add-checkpoint HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with trio.fail_after(20):
+            answer = await client(mirror).send(head.encode() + body)
+        assert (answer.status, answer.body) == (409, b"8\n")
+
+
 async def test_a_checkpoint_of_a_log_that_is_not_mirrored_is_not_found(home):
     async with world(home) as found:
         await found.write(2)

@@ -252,8 +252,11 @@ class Mirror:
         with trio.move_on_after(STORE_SECONDS):
             while not self._holds(wanted):
                 await self._stored.wait()
-        if not self._holds(wanted):
+        log = self._sequencer.log
+        if log is None or not self._holds(wanted):
             return Response(503, b"not everything is stored yet\n", headers=(("Retry-After", "5"),))
+        if log.signed.size > wanted.size:  # it grew meanwhile, and a cosignature is of the largest tree seen
+            return Response(409, f"{log.signed.size}\n".encode(), witness.SIZE_TYPE)
         line = cosignature.make(asked.note.text, self._cosigner, int(self._wall())).line
         return Response(200, line.encode())
 

@@ -130,7 +130,7 @@ class Witnesses:
             if answer.status != 409:
                 raise RemoteProtocolError(f"it refuses our checkpoint ({answer.status})")
             self._sizes[key] = has = read_number(answer.body.decode("ascii", "replace").strip())
-            if has > signed.size:
+            if has > self._log.signed.size:
                 await self._compare(peer)
                 raise RemoteProtocolError(f"it has seen {has} entries of our log, and there are {signed.size}")
         raise RemoteProtocolError("it changes its mind about how much of our log it has seen")
