@@ -183,13 +183,9 @@ class Authority(AuthorityViews):
         by_master = self._master_cuts.inside_removal(signer, vid)
         return by_master is not False and bool(by_admins or by_master)
 
-    def cuts_are_whole(self) -> bool:
-        """Has everything come that the standing removals leave standing? Then nothing that is still to come by who was
-        removed can be on the near side."""
-        return all(self.is_whole(signer) for signer in self._cut)
-
     def is_whole(self, signer: str) -> bool:
-        """Has everything come of `signer` that the standing removals leave standing?"""
+        """Has everything come of `signer` that the standing removals leave standing? Then nothing of him that is still
+        to come can be on the near side."""
         return not (self._master_cuts.incomplete(signer) or self._profiles.cuts.incomplete(signer))
 
     def _again(

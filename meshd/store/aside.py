@@ -3,8 +3,9 @@
 What such a device signs beyond its cut is quarantined, and what it says of itself is a valid device profile, so it
 could hand in both for ever. Its rows are counted from the store, once a batch. Beyond the bounds nothing more of it is
 taken in or asked for again, but that there was more is remembered: when a later profile may let it stand after all,
-everybody is asked for everything anew. What a cut leaves standing is never turned away, and while a cut names what has
-not come yet nothing is: until the chain is whole, the two look alike.
+everybody is asked for everything anew. What a cut leaves standing is never turned away. While a cut names what has not
+come yet of a chain, the two look alike there: only the bound of all together holds then, for such an end may never have
+existed.
 """
 
 from __future__ import annotations
@@ -51,37 +52,38 @@ class Aside:
             if signer in authority.devices() or signer in authority.admins() or not authority.is_whole(signer)
         ]
         if back:
-            connection.executemany("DELETE FROM turned_away WHERE signer = ?", [(signer,) for signer in back])
-            self._turned.difference_update(back)
-            for signer in back:
-                del self._refused[signer]
-            peers.ask_anew(connection)
+            self._ask(connection, back)
 
     def takes(self, connection: sqlite3.Connection, authority: Authority, signer: str, vid: bytes, size: int) -> bool:
         """Is there room for so many bytes more by `signer`, his version `vid`? Always, if it is a device or an
         admin."""
-        if signer in self._members or authority.left_standing(signer, vid):
+        if signer in self._members:
+            return True
+        if authority.left_standing(signer, vid):
+            if signer in self._turned:  # it may connect what found no room before it
+                self._ask(connection, [signer])
             return True
         if signer in authority.devices() or signer in authority.admins():
             self._members.add(signer)
             return True
-        if not authority.cuts_are_whole():
-            self._kept.clear()  # it goes uncounted: who is turned away later is so by what the store holds then
-            return True
         each, all_ = self._grown(connection, signer, size), self._grown(connection, "", size)
         limits = self._limits
-        fits = (
-            each[0] <= limits.aside
-            and each[1] <= limits.aside_bytes
-            and all_[0] <= limits.aside_all
-            and all_[1] <= limits.aside_all_bytes
-        )
+        fits = all_[0] <= limits.aside_all and all_[1] <= limits.aside_all_bytes
+        if authority.is_whole(signer):
+            fits = fits and each[0] <= limits.aside and each[1] <= limits.aside_bytes
         if not fits:
             self._refused[signer] += 1
             self._turned.add(signer)
             return False
         self._kept[signer], self._kept[""] = each, all_
         return True
+
+    def _ask(self, connection: sqlite3.Connection, back: list[str]) -> None:
+        connection.executemany("DELETE FROM turned_away WHERE signer = ?", [(signer,) for signer in back])
+        self._turned.difference_update(back)
+        for signer in back:
+            del self._refused[signer]
+        peers.ask_anew(connection)
 
     def _grown(self, connection: sqlite3.Connection, signer: str, size: int) -> tuple[int, int]:
         count, before = self._kept.get(signer) or versions.kept_aside(connection, signer)

@@ -6,6 +6,7 @@ import dataclasses
 
 from harness.mesh_world import Device, device_keys, found
 from meshd.daemon import authoring, removal
+from meshd.daemon.pen import Pen
 from meshd.profile import author, device, vault, version
 from meshd.profile.apps import PASSWORD, password
 from meshd.profile.claim import Kind, Role, State
@@ -90,6 +91,29 @@ def test_all_who_are_none_of_the_mesh_share_one_bound_and_nobody_else_is_held_to
     made = friend.add("friend.example")
     laptop.pull(friend)
     assert made in laptop.passwords()
+
+
+def test_a_cut_at_an_end_that_never_was_lifts_no_bound_of_others_and_never_that_of_all() -> None:
+    laptop = found()
+    thief, other = laptop.admit("thief"), laptop.admit("other")
+    other.pull(laptop)
+    laptop.write(lambda pen: removal.remove(pen, [thief.udf]))
+    nowhere = Cut(other.udf, (bytes(32),))
+
+    def cut(pen: Pen) -> None:
+        state = authoring.state(pen)
+        del state.roles[other.udf]
+        authoring.write_profile(pen, state, cuts=[nowhere])
+
+    laptop.write(cut)
+    assert not laptop.replica.authority.is_whole(other.udf)
+    limited(laptop, aside=5, aside_all=40)
+    laptop.accept([an_item(thief) for _ in range(30)])
+    assert versions.kept_aside(laptop.connection, thief.udf)[0] == 5
+    laptop.accept([an_item(other) for _ in range(60)])
+    assert versions.kept_aside(laptop.connection, other.udf)[0] > 5
+    assert versions.kept_aside(laptop.connection)[0] == 40
+    assert set(aside.turned_away(laptop.connection)) == {thief.udf, other.udf}
 
 
 def flooded() -> tuple[Device, Device, Device, list[bytes]]:
