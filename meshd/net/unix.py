@@ -38,10 +38,10 @@ class Credentials:
 class UnixListener(trio.abc.Listener[trio.SocketStream]):
     """Accepts connections; on closing it takes its socket file away, if that is still its own."""
 
-    def __init__(self, sock: socket.socket, path: Path | None) -> None:
+    def __init__(self, sock: socket.socket, path: Path) -> None:
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-        self._path = path
-        self._inode = os.stat(path).st_ino if path is not None else 0
+        self._path: Path | None = path  # until it is removed
+        self._inode = os.stat(path).st_ino
 
     async def accept(self) -> trio.SocketStream:
         return await self._listener.accept()
@@ -78,14 +78,6 @@ def listen(path: Path, owner_uid: int) -> UnixListener:
         return UnixListener(sock, path)
     except OSError as exc:
         raise StoreError(f"can't listen on {path}: {exc.strerror or exc}") from exc
-
-
-def adopt(sock: socket.socket) -> UnixListener:
-    """A listener around a socket that systemd has bound; its file is systemd's to remove."""
-    if sock.family != socket.AF_UNIX or sock.type != socket.SOCK_STREAM:
-        sock.close()
-        raise BadRequest("the socket passed by systemd is no Unix stream socket")
-    return UnixListener(sock, None)
 
 
 def private_directory(path: Path, owner_uid: int) -> None:

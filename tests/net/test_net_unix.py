@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,18 +127,6 @@ async def test_a_path_that_is_too_long_is_named_before_the_kernel_cuts_it(tmp_pa
         unix.listen(tmp_path / ("x" * 108), ME)
 
 
-async def test_a_socket_of_systemd_is_served_and_its_file_stays(path: Path) -> None:
-    path.parent.mkdir(mode=0o700)
-    sock = socket.socket(socket.AF_UNIX)
-    sock.bind(os.fspath(path))
-    sock.listen()
-    async with unix.adopt(sock) as listener, await trio.open_unix_socket(path), await listener.accept():
-        pass
-    assert path.exists()
-    with pytest.raises(BadRequest):
-        unix.adopt(socket.socket(socket.AF_INET))
-
-
 async def test_http_over_the_socket_ends_the_work_when_the_client_dies(path: Path) -> None:
     stopped = trio.Event()
 
@@ -188,28 +174,3 @@ def test_the_watchdog_is_fed_twice_as_often_as_it_bites() -> None:
     assert systemd.watchdog_seconds({"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "1"}) is None
     assert systemd.watchdog_seconds({"WATCHDOG_USEC": "soon"}) is None
     assert systemd.watchdog_seconds({}) is None
-
-
-def test_sockets_of_systemd_come_by_name(tmp_path: Path) -> None:
-    # Descriptor 3 must be free to be placed, hence a process of its own.
-    code = (
-        "import os, socket, sys\n"
-        "from meshd.net import systemd\n"
-        "one, two = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)\n"
-        "one.bind(sys.argv[1]); fds = [os.dup2(os.dup(s.fileno()), 40 + i) for i, s in enumerate((one, two))]\n"
-        "one.detach(); two.detach()\n"
-        "os.dup2(40, 3); os.dup2(41, 4)\n"
-        "environ = {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '2', 'LISTEN_FDNAMES': 'api:'}\n"
-        "found = systemd.listen_fds(environ)\n"
-        "print(sorted(found), found['api'][0].getsockname() == sys.argv[1], os.get_inheritable(3))"
-    )
-    arguments = [sys.executable, "-c", code, os.fspath(tmp_path / "s")]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "['api', 'unknown'] True False", done.stderr
-
-
-def test_sockets_for_another_process_are_not_taken() -> None:
-    assert systemd.listen_fds({"LISTEN_PID": "1", "LISTEN_FDS": "2"}) == {}
-    assert systemd.listen_fds({}) == {}
-    with pytest.raises(BadRequest):
-        systemd.listen_fds({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "many"})
