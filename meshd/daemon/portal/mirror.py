@@ -27,6 +27,7 @@ from meshd.daemon.portal.peers import TRANSFER
 from meshd.daemon.portal.sequencer import Sequencer
 from meshd.daemon.portal.tree import reader
 from meshd.daemon.portal.witness import ADD, PREFIX
+from meshd.daemon.portals.watch import looked_into
 from meshd.errors import FormatError, MeshError, NotFound, ProofError
 from meshd.store import portal_log_rows as log_rows
 from meshd.store.db import get_meta, set_meta
@@ -146,7 +147,12 @@ class Mirror:
     async def _judge(self, pin: Pin | None, seen: Shown) -> Pin:
         """What Status shows, written down as what is to be followed. ProofError: not believed; Contradicted."""
         named = self._keys or seen.keys if pin is None else seen.keys
-        match watch.judge(pin, seen.note, named, None, seen.proof, int(self._wall()), self.name):
+        judged = watch.judge(pin, seen.note, named, None, seen.proof, int(self._wall()), self.name)
+
+        async def more(size: int) -> tuple[bytes, ...] | None:
+            return (await self._origin.status(size)).proof
+
+        match await looked_into(judged, pin, seen.note, more):
             case watch.Advanced(found):
                 if pin is None and not self._keys:
                     trusted = ", ".join(one.vkey for one in found.keys)
@@ -159,12 +165,7 @@ class Mirror:
                 raise await self._freeze(evidence)
             case watch.Stale(reason=reason):
                 raise ProofError(f"{self.name} shows {reason}: it may be an old copy")
-            case watch.Suspect(reason, ask):
-                if pin is not None and ask is not None:
-                    more = await self._origin.status(ask)
-                    shown = watch.accuse(pin, seen.note, more.proof or ())
-                    if shown is not None:
-                        raise await self._freeze(shown.evidence)
+            case watch.Suspect(reason):
                 raise ProofError(f"{self._origin.domain} does not prove that its log only grew: {reason}")
 
     async def _write(self, pin: Pin, seen: Shown | None, *, first: bool = False) -> None:

@@ -16,9 +16,9 @@ from meshd.daemon.portals import watch as watches
 from meshd.daemon.portals.link import Link
 from meshd.daemon.portals.receipts import read
 from meshd.daemon.portals.watch import Unproved
-from meshd.errors import Denied, FormatError, NotFound, PossibleAttack, Refused, TrustError
+from meshd.errors import FormatError, PossibleAttack, TrustError
 from meshd.portal.log_status import interval_of, named_keys, proof_hashes
-from meshd.portal.messages import StatusRequest, StatusResponse
+from meshd.portal.messages import StatusResponse
 from meshd.profile.recovery import Info
 from meshd.store.portal_pins import PinRow
 from meshd.tlog import checkpoint as checkpoints
@@ -136,7 +136,7 @@ class _Prover:
             assert self._pin is not None
             checkpoint = Checkpoint.parse(note.text)
             answer = await self._status(checkpoint.size, self._pin.size)
-            newest, _ = _note(answer)
+            newest, _ = watches.checkpoint_of(answer)
             if newest.text != self._pin.note.text:  # it grew in between
                 await self._advance(self._pin, await self._status(self._pin.size), Policy(), None)
                 continue
@@ -146,7 +146,7 @@ class _Prover:
         raise Unproved("the portal's log grows faster than it can be looked at")
 
     async def _advance(self, before: Pin | None, answer: StatusResponse, policy: Policy, origin: str | None) -> None:
-        note, named = _note(answer)
+        note, named = watches.checkpoint_of(answer)
         self._pin = await self._passed(before, note, named, proof_hashes(answer), policy, origin)
         self._answer = answer
 
@@ -159,33 +159,23 @@ class _Prover:
         policy: Policy,
         origin: str | None,
     ) -> Pin:
-        match watch.judge(before, note, named, policy, proof, self._now(), origin):
+        judged = watch.judge(before, note, named, policy, proof, self._now(), origin)
+
+        async def more(size: int) -> tuple[bytes, ...] | None:
+            return proof_hashes(await self._status(size, Checkpoint.parse(note.text).size))
+
+        match await watches.looked_into(judged, before, note, more):
             case watch.Advanced(pin) | watch.Same(pin):
                 return pin
             case watch.Contradiction(evidence):
                 raise Contradiction(base64url.encode(evidence.encode()))
             case watch.Stale(reason=reason):
                 raise Unproved(f"the portal's log is shorter than it was: {reason}")
-            case watch.Suspect(reason, ask):
-                if before is not None and ask is not None:
-                    more = proof_hashes(await self._status(ask, Checkpoint.parse(note.text).size))
-                    shown = watch.accuse(before, note, more or ())
-                    if shown is not None:
-                        raise Contradiction(base64url.encode(shown.evidence.encode()))
+            case watch.Suspect(reason):
                 raise Unproved(f"the portal does not prove that its log only grew: {reason}")
 
     async def _status(self, old_size: int | None, tree_size: int | None = None) -> StatusResponse:
-        asked = StatusRequest(old_size=old_size, tree_size=tree_size)
-        try:
-            return await self._link.ask("Status", asked, StatusResponse, signed=False)
-        except (Denied, NotFound, Refused):
-            return StatusResponse()  # it knows no such transaction
-
-
-def _note(answer: StatusResponse) -> tuple[Note, tuple[Verifier, ...]]:
-    if answer.checkpoint_value is None:
-        raise Unproved("the portal shows no log any more")
-    return Note.parse(answer.checkpoint_value.encode()), named_keys(answer)
+        return await watches.status(self._link, old_size, tree_size)
 
 
 # --- what a recovery entry remembers of logs --------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,10 @@ from meshd.tlog import watch
 from meshd.tlog.checkpoint import Checkpoint
 from meshd.tlog.note import COSIGNATURE, ED25519, Note, Verifier
 from meshd.tlog.policy import Policy
-from meshd.tlog.watch import Evidence, Pin
+from meshd.tlog.watch import Evidence, Judgement, Pin
 
 if TYPE_CHECKING:
+    from meshd.daemon.portals.link import Link
     from meshd.daemon.portals.state import Portal
 
 TRIES = 3
@@ -181,17 +183,11 @@ class Watch:
 
     async def _status(self, old_size: int | None, tree_size: int | None = None) -> StatusResponse:
         """With a proof from `old_size` to `tree_size`, where the portal knows that word; else to the newest."""
-        try:
-            asked = StatusRequest(old_size=old_size, tree_size=tree_size)
-            return await self._portal.link.ask("Status", asked, StatusResponse, signed=False)
-        except (Denied, NotFound, Refused):
-            return StatusResponse()  # it knows no such transaction
+        return await status(self._portal.link, old_size, tree_size)
 
     async def _judge(self, pin: PinRow | None, answer: StatusResponse) -> PinRow:
         """FormatError, Unproved: not believed, and the pin stays. Contradicted."""
-        if answer.checkpoint_value is None:
-            raise Unproved("the portal shows no log any more")
-        note, named = Note.parse(answer.checkpoint_value.encode()), named_keys(answer)
+        note, named = checkpoint_of(answer)
         held = held_as(pin) if pin is not None else None
         found = await self._passed(held, note, named, proof_hashes(answer))
         now = self._daemon.now_ms()
@@ -210,7 +206,12 @@ class Watch:
         told = known_keys.read(self._portal.told_keys)
         policy = quorum.without_quorum(self.policy, told)
         origin = told[0].name if told else None
-        match watch.judge(held, note, named, policy, proof, self._daemon.now_ms() // 1000, origin):
+        judged = watch.judge(held, note, named, policy, proof, self._daemon.now_ms() // 1000, origin)
+
+        async def more(size: int) -> tuple[bytes, ...] | None:
+            return proof_hashes(await self._status(size, Checkpoint.parse(note.text).size))
+
+        match await looked_into(judged, held, note, more):
             case watch.Advanced(pin) | watch.Same(pin):
                 return pin
             case watch.Contradiction(evidence):
@@ -218,13 +219,7 @@ class Watch:
                 raise Contradicted
             case watch.Stale(reason=reason):
                 raise Unproved(f"the portal shows {reason}")
-            case watch.Suspect(reason, ask):
-                if held is not None and ask is not None:
-                    more = proof_hashes(await self._status(ask, Checkpoint.parse(note.text).size))
-                    shown = watch.accuse(held, note, more or ())
-                    if shown is not None:
-                        await self.freeze(shown.evidence)
-                        raise Contradicted
+            case watch.Suspect(reason):
                 raise Unproved(f"the portal does not prove that its log only grew: {reason}")
 
     # --- other checkpoints --------------------------------------------------------------------------------------------
@@ -325,6 +320,35 @@ async def freeze(portal: Portal, evidence: Evidence) -> None:
     await daemon.transact(write)
     daemon.log.error("portal %s has contradicted itself: nothing from it is believed", name)
     daemon.changed.bump()
+
+
+# --- what a portal says of its log ------------------------------------------------------------------------------------
+
+
+async def status(link: Link, old_size: int | None, tree_size: int | None = None) -> StatusResponse:
+    """A portal's word on its log; nothing of it where it knows no such transaction. NetworkError."""
+    asked = StatusRequest(old_size=old_size, tree_size=tree_size)
+    try:
+        return await link.ask("Status", asked, StatusResponse, signed=False)
+    except (Denied, NotFound, Refused):
+        return StatusResponse()
+
+
+def checkpoint_of(answer: StatusResponse) -> tuple[Note, tuple[Verifier, ...]]:
+    """The checkpoint, and the keys that are named with it. Unproved, FormatError."""
+    if answer.checkpoint_value is None:
+        raise Unproved("the portal shows no log any more")
+    return Note.parse(answer.checkpoint_value.encode()), named_keys(answer)
+
+
+async def looked_into(
+    judged: Judgement, held: Pin | None, note: Note, more: Callable[[int], Awaitable[tuple[bytes, ...] | None]]
+) -> Judgement:
+    """What becomes of a suspicion when the log's own proof is asked for, `more` from a size: it may show two
+    histories."""
+    if isinstance(judged, watch.Suspect) and held is not None and judged.ask is not None:
+        return watch.accuse(held, note, await more(judged.ask) or ()) or judged
+    return judged
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
