@@ -19,7 +19,7 @@ from meshd.daemon import vaults
 from meshd.daemon.index import Index
 from meshd.daemon.keyring import Keyring
 from meshd.errors import DecryptError, FormatError
-from meshd.profile import clock, payload, vault, version
+from meshd.profile import payload, vault, version
 from meshd.profile.apps import PASSWORD, of_tag, password
 from meshd.profile.claim import Kind, State
 from meshd.profile.vault import Item
@@ -155,11 +155,10 @@ def _as_it_was(keyring: Keyring, identifier: str, raw: bytes, title: str | None)
     """The line of an item whose one head was readable; None where that has to be looked at more closely."""
     if title is not None:
         return Exposed(identifier, title, changed=False)
-    try:
-        tag, item = vault.open_stored(raw, keyring.key)
-        clock.read(item.meta.get("T", ""))  # as `vaults.open_heads`: or else it is no head that could win
-    except (DecryptError, FormatError):
+    opened = vaults.open_head(raw, keyring)
+    if opened is None:
         return None
+    tag, item = opened
     if item.deleted or not of_tag(tag).vault or not secrets(tag, item):
         return None
     called, username = _called([(tag, item)])
@@ -220,7 +219,7 @@ def _last(connection: sqlite3.Connection, keyring: Keyring, identifier: str) -> 
         parsed = version.parse(raw)
         try:
             item = vault.open_item(parsed, keyring.key)
-            rank = (clock.read(item.meta.get("T", "")), vid)
+            rank = (item.time, vid)
         except (DecryptError, FormatError):
             continue
         if not item.deleted:

@@ -20,7 +20,7 @@ from meshd.daemon import keyring as keyrings
 from meshd.daemon import vaults
 from meshd.daemon.keyring import Keyring
 from meshd.errors import DecryptError, FormatError
-from meshd.profile import clock, payload, vault
+from meshd.profile import payload
 from meshd.profile.apps import PASSWORD, hosts, password
 from meshd.profile.claim import Kind
 from meshd.profile.vault import Item
@@ -159,12 +159,8 @@ class Index:
         held = versions.head_rows(connection, Kind.ITEM, identifier)
         if len(held) == 1:  # nearly always: there is nothing to compare, and no need to read all of it again
             vid, signer, updated, raw = held[0]
-            try:
-                tag, item = vault.open_stored(raw, self._keyring.key)
-                clock.read(item.meta.get("T", ""))  # as `vaults.open_heads`
-            except (DecryptError, FormatError):
-                return None
-            return _entry(identifier, vid, tag, item, updated, signer, 1)
+            opened = vaults.open_head(raw, self._keyring)
+            return None if opened is None else _entry(identifier, vid, *opened, updated, signer, 1)
         heads = vaults.open_heads(connection, self._keyring, identifier)
         if not heads:
             return None

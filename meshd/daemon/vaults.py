@@ -77,6 +77,17 @@ def open_heads(connection: sqlite3.Connection, keyring: Keyring, identifier: str
     return first + sorted((head for head in found if head.vid not in shown), key=lambda head: head.rank, reverse=True)
 
 
+def open_head(raw: bytes, keyring: Keyring) -> tuple[str, Item] | None:
+    """(tag, item) of one head as it is stored, without reading again what its signature covers; None where this device
+    can't open it, or where it is none that could win, as in `open_heads`."""
+    try:
+        tag, item = vault.open_stored(raw, keyring.key)
+        clock.read(item.meta.get("T", ""))
+    except (DecryptError, FormatError):
+        return None
+    return tag, item
+
+
 def distinct(heads: Sequence[Head]) -> list[Head]:
     """Heads with different contents, the winner first. Two devices that wrote the same are in no conflict, and of equal
     plaintexts the smaller vid counts (formats.md F5)."""

@@ -10,7 +10,7 @@ from meshd.daemon import vaults
 from meshd.daemon.context import Daemon
 from meshd.errors import FormatError, MeshError
 from meshd.portal import names
-from meshd.profile import clock, vault, version
+from meshd.profile import vault, version
 from meshd.profile.apps import DISCOVERY
 from meshd.profile.apps import portals as entries
 from meshd.profile.apps.portals import PortalEntry
@@ -63,7 +63,7 @@ def _winners(daemon: Daemon, connection: sqlite3.Connection, find: Callable[[str
                 continue
             try:
                 found = vault.open_item(version.parse(raw), find)
-                rank = vault.winner_key(found.deleted, clock.read(found.meta.get("T", "")), vid)
+                rank = vault.winner_key(found.deleted, found.time, vid)
             except MeshError:
                 continue
             if identifier not in best or best[identifier][0] < rank:
