@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from meshd.crypto.keys import SigningKey
-from meshd.daemon import authoring, rotation, vault_admin
+from meshd.daemon import authoring, membership, rotation, vault_admin
 from meshd.daemon.pen import Pen
 from meshd.errors import BadRequest, DecryptError, Exists, FormatError, NotFound
 from meshd.profile import personal, vault, version
@@ -93,7 +93,9 @@ def list_confirmed(pen: Pen, wanted: authoring.State, keys: Collection[str]) -> 
     for key in keys:
         sort, _, name = key.partition(":")
         if sort == "D":
-            profile = _device_profile(pen, name)
+            profile = membership.device_profile(pen, name)
+            if profile is None:
+                raise NotFound("There is no such device in this mesh.")
             wanted.devices[name] = profile
             if name not in wanted.admins:
                 wanted.roles.setdefault(name, _last_role(pen, name))
@@ -110,13 +112,6 @@ def list_confirmed(pen: Pen, wanted: authoring.State, keys: Collection[str]) -> 
             wanted.grants.setdefault(udf, {})[container] = level
         else:
             raise BadRequest("A confirmation is D:DEVICE, X:VAULT or G:DEVICE@VAULT.")
-
-
-def _device_profile(pen: Pen, udf: str) -> Parsed:
-    rows = [row for row in versions.of_entry(pen.connection, Kind.DEVICE, udf) if row.state is State.APPLIED]
-    if not rows:
-        raise NotFound("There is no such device in this mesh.")
-    return pen.load([min(rows, key=lambda row: (-row.gen, row.vid)).vid])[0]
 
 
 def _application(pen: Pen, container: str) -> Application:

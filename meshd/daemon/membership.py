@@ -17,7 +17,7 @@ from meshd.daemon.pen import Pen
 from meshd.errors import DecryptError, Denied
 from meshd.profile import clock, device, escrow, master, personal, vault
 from meshd.profile.apps import DISCOVERY, GROUP, KINDS, group, of_tag
-from meshd.profile.claim import ALL, WRITE, Kind, Role
+from meshd.profile.claim import ALL, WRITE, Kind, Role, State
 from meshd.profile.links import Cut
 from meshd.profile.personal import Application, Listing
 from meshd.profile.vault import Container, EpochKey
@@ -145,15 +145,21 @@ def master_to_embed(pen: Pen) -> Parsed:
     return pen.load(pen.replica.authority.heads(Kind.MASTER)[:1])[0]
 
 
+def device_profile(pen: Pen, udf: str) -> Parsed | None:
+    """The newest profile of a device, as it was signed: most edits, then smaller vid."""
+    rows = [row for row in versions.of_entry(pen.connection, Kind.DEVICE, udf) if row.state is State.APPLIED]
+    newest = min(rows, key=lambda row: (-row.gen, row.vid), default=None)
+    return None if newest is None else pen.load([newest.vid])[0]
+
+
 def effective(pen: Pen) -> Listing:
     """The state that the next PersonalProfile states: what is effective for this store."""
     authority = pen.replica.authority
     devices: dict[str, Parsed] = {}
     for identifier in authority.devices():
-        rows = [row for row in versions.of_entry(pen.connection, Kind.DEVICE, identifier) if row.state == 1]
-        newest = min(rows, key=lambda row: (-row.gen, row.vid), default=None)
-        if newest is not None:
-            devices[identifier] = pen.load([newest.vid])[0]
+        profile = device_profile(pen, identifier)
+        if profile is not None:
+            devices[identifier] = profile
     grants: dict[str, dict[str, str]] = {}
     for holder, container, level in sorted(
         authority.grants(), reverse=True

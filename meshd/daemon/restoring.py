@@ -28,10 +28,10 @@ from meshd.daemon.searching import Found
 from meshd.daemon.verifying import check
 from meshd.errors import TrustError
 from meshd.profile import device, escrow, master, vault, version
-from meshd.profile.claim import Kind, State
+from meshd.profile.claim import Kind
 from meshd.profile.personal import Listing
 from meshd.profile.version import Parsed, Version
-from meshd.store import peers, portal_pins, versions
+from meshd.store import peers, portal_pins
 from meshd.store import portals_client as store
 from meshd.store.replica import Directory, Outcome
 
@@ -95,9 +95,9 @@ async def promote(
 
     def write(pen: Pen) -> None:
         pen.replica.accept(pen.connection, believed, pen.now_ms, pen.outcome)  # it may have been away for long
-        known = versions.of_entry(pen.connection, Kind.DEVICE, pen.replica.own)
-        newest = min((row for row in known if row.state is State.APPLIED), key=lambda row: (-row.gen, row.vid))
-        _return(pen, found, sealed, pen.load([newest.vid])[0])
+        own = membership.device_profile(pen, pen.replica.own)
+        assert own is not None  # it is in the mesh
+        _return(pen, found, sealed, own)
         _follow(pen.connection, found)
 
     await daemon.write(write)
