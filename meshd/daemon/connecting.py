@@ -192,11 +192,7 @@ class Connections:
             self._describe(job)
             await move(daemon, connection, "done")
             return
-        if job.newcomer is not None and (not job.newcomer.asked or job.rejected):
-            try:
-                await newcomers.discard(daemon)
-            except MeshError as exc:
-                daemon.log.warning("the keys of a device that did not join were not deleted: %s", exc)
+        await newcomers.give_up(daemon, job.newcomer, rejected=job.rejected)
         await move(daemon, connection, "cancelled" if error is None else "failed", error)
 
     async def _search(self, job: _Job) -> None:

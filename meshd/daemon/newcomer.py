@@ -105,6 +105,15 @@ async def enter(
         await daemon.install(newcomer.keys, newcomer.cache_key)
 
 
+async def give_up(daemon: Daemon, newcomer: Newcomer | None, *, rejected: bool) -> None:
+    """The joining ended without a mesh: the keys go, unless somebody may still admit this device."""
+    if newcomer is not None and (not newcomer.asked or rejected):
+        try:
+            await discard(daemon)
+        except MeshError as exc:
+            daemon.log.warning("the keys of a device that did not join were not deleted: %s", exc)
+
+
 async def discard(daemon: Daemon) -> None:
     """Delete the keys of a device that nobody admitted."""
     _delete(daemon.paths.keystore)

@@ -28,6 +28,7 @@ from meshd.daemon.pairing_wire import Followed
 from meshd.daemon.pen import Pen
 from meshd.daemon.portals.account import shown_profiles
 from meshd.daemon.portals.link import Link, Where, personal_profiles
+from meshd.daemon.portals.renewed import ASK_AGAIN
 from meshd.daemon.portals.roster import Portals, where_of
 from meshd.daemon.verifying import check
 from meshd.errors import (
@@ -60,7 +61,6 @@ from meshd.store import portals_client as store
 from meshd.store.replica import Directory, Outcome
 
 POLL_FIRST, POLL_LAST = 1.0, 15.0  # seconds between two questions whether somebody has answered
-ASK_AGAIN = 600.0  # seconds; a portal forgets a request after 15 minutes
 GIVE_UP = 3600.0
 SYNC_SECONDS = 20.0
 KEPT = 8
@@ -227,11 +227,7 @@ class RemoteConnections:
             connection.device = {"id": snapshot.own, "name": connection.name, "role": str(role)} if role else None
             connection.move("done")
             return
-        if job.newcomer is not None and (not job.newcomer.asked or job.rejected):
-            try:
-                await newcomers.discard(daemon)
-            except MeshError as exc:
-                daemon.log.warning("the keys of a device that did not join were not deleted: %s", exc)
+        await newcomers.give_up(daemon, job.newcomer, rejected=job.rejected)
         connection.move("cancelled" if error is None else "failed", error)
 
     def _link(self, job: _Job) -> Link:
